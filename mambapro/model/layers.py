@@ -1,0 +1,33 @@
+"""Small pieces that several parts of the network use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's approximation of GELU, ``x * sigmoid(1.702 x)``."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+class Bottleneck(nn.Module):
+    """Linear, QuickGELU, Linear: the shape of adapters and of prompt transfers."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        for linear in (self.fc1, self.fc2):
+            initialise_linear(linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., D) to (..., D)."""
+        return self.fc2(quick_gelu(self.fc1(x)))
+
+
+def initialise_linear(linear: nn.Linear) -> None:
+    """Truncated normal weights of deviation 0.02 and no bias, as the paper's code."""
+    nn.init.trunc_normal_(linear.weight, std=0.02)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)

@@ -1,0 +1,190 @@
+"""Selective scan (S6): a clear sequential reference and the ``mambapro::selective_scan`` operator.
+
+Source: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023,
+algorithm 2. With ``delta = softplus(delta + delta_bias)``, per channel and state::
+
+    h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t        y_t = C_t h_t + D u_t
+
+Shapes: u, delta (G*B, L, D), group-major; A (G, D, N), negative; B, C (G*B, L, N); D and
+delta_bias (G, D); the result y is (G*B, L, D). u, delta, B, C and y share one type; A, D,
+delta_bias and the state are float32 (or float64 throughout, for gradient checks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STATE_BYTES = 32 << 20
+"""States of at most this many bytes are held at once: a chunk of the batch that stays in cache."""
+
+
+def selective_scan_reference(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
+) -> Tensor:
+    """Scan one step after the other; differentiable and slow. See the module for the shapes."""
+    _check(u, delta, A, B, C, D, delta_bias)
+    groups, out_type = A.shape[0], u.dtype
+    u, delta, B, C = (_by_group(x, groups).to(A.dtype) for x in (u, delta, B, C))  # (G, b, L, *)
+    delta = F.softplus(delta + delta_bias[:, None, None])
+    state = A.new_zeros(groups, u.shape[1], *A.shape[1:])  # (G, b, D, N)
+    outputs = []
+    for t in range(u.shape[2]):
+        step = delta[:, :, t, :, None]  # (G, b, D, 1)
+        drive = step * u[:, :, t, :, None] * B[:, :, t, None, :]
+        state = torch.exp(step * A[:, None]) * state + drive
+        outputs.append((state * C[:, :, t, None, :]).sum(-1))
+    y = torch.stack(outputs, dim=2) + D[:, None, None] * u  # (G, b, L, D)
+    return y.flatten(0, 1).to(out_type)
+
+
+@torch.library.custom_op("mambapro::selective_scan", mutates_args=())
+def selective_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
+) -> Tensor:
+    """Scan with all exponentials computed ahead; see the module for shapes and types.
+
+    Raises ValueError that names the argument, what it got and what is legal.
+    """
+    _check(u, delta, A, B, C, D, delta_bias)
+    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    for group, rows in _chunks(u, A):
+        _, states = _states(u[rows], delta[rows], A[group], B[rows], delta_bias[group])
+        read = torch.einsum("lbdn,bln->bld", states, C[rows].to(A.dtype))
+        y[rows] = (read + D[group] * u[rows].to(A.dtype)).to(u.dtype)
+    return y
+
+
+@torch.library.custom_op("mambapro::selective_scan_backward", mutates_args=())
+def selective_scan_backward(
+    grad_y: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients for the seven inputs of :func:`selective_scan`; the states are computed again."""
+    grad_u, grad_delta, grad_B, grad_C = (
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (u, delta, B, C)
+    )
+    grad_A, grad_D, grad_bias = (
+        torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (A, D, delta_bias)
+    )
+    for group, rows in _chunks(u, A):
+        inputs, gy = u[rows].to(A.dtype), grad_y[rows].to(A.dtype)  # (b, L, D)
+        raw = delta[rows].to(A.dtype) + delta_bias[group]
+        step = F.softplus(raw)
+        decay, states = _states(u[rows], delta[rows], A[group], B[rows], delta_bias[group])
+        grad_C[rows] = torch.einsum("lbdn,bld->bln", states, gy).to(C.dtype)
+        grad_state = _state_gradients(decay, gy, C[rows].to(A.dtype))  # (L, b, D, N)
+        into_input = torch.einsum("lbdn,bln->bld", grad_state, B[rows].to(A.dtype))
+        grad_B[rows] = torch.einsum("lbdn,bld->bln", grad_state, step * inputs).to(B.dtype)
+        # d loss / d (delta A): what each state owes to its own decay.
+        owed = grad_state[1:].mul_(decay[1:]).mul_(states[:-1])
+        grad_A[group] += torch.einsum("lbdn,bld->dn", owed, step[:, 1:])
+        grad_step = into_input * inputs
+        grad_step[:, 1:] += torch.einsum("lbdn,dn->bld", owed, A[group])
+        grad_raw = grad_step * torch.sigmoid(raw)
+        grad_delta[rows] = grad_raw.to(delta.dtype)
+        grad_bias[group] += grad_raw.sum((0, 1))
+        grad_u[rows] = (into_input * step + D[group] * gy).to(u.dtype)
+        grad_D[group] += (gy * inputs).sum((0, 1))
+    return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_bias
+
+
+def _states(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, delta_bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return decay and state, both (L, b, D, N): time first, so that a step is contiguous."""
+    step = F.softplus(delta.to(A.dtype) + delta_bias).transpose(0, 1)  # (L, b, D)
+    decay = torch.exp(step[..., None] * A)
+    driven = step * u.to(A.dtype).transpose(0, 1)
+    states = driven[..., None] * B.to(A.dtype).transpose(0, 1)[:, :, None, :]
+    for t in range(1, states.shape[0]):
+        states[t].addcmul_(decay[t], states[t - 1])
+    return decay, states
+
+
+def _state_gradients(decay: Tensor, grad_y: Tensor, C: Tensor) -> Tensor:
+    """Carry the gradients (L, b, D, N) of the states from the last step to the first."""
+    grads = grad_y.transpose(0, 1)[..., None] * C.transpose(0, 1)[:, :, None, :]
+    for t in range(grads.shape[0] - 2, -1, -1):
+        grads[t].addcmul_(decay[t + 1], grads[t + 1])
+    return grads
+
+
+def _chunks(u: Tensor, A: Tensor) -> Iterator[tuple[int, slice]]:
+    """Yield (group, rows of the batch) so that a chunk's states fit STATE_BYTES."""
+    groups, channels, states = A.shape
+    per_group = u.shape[0] // groups
+    row_bytes = u.shape[1] * channels * states * A.element_size()
+    rows = max(1, STATE_BYTES // max(1, row_bytes))
+    for group in range(groups):
+        for start in range(group * per_group, (group + 1) * per_group, rows):
+            yield group, slice(start, min(start + rows, (group + 1) * per_group))
+
+
+def _by_group(x: Tensor, groups: int) -> Tensor:
+    return x.unflatten(0, (groups, x.shape[0] // groups))
+
+
+def _check(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
+) -> None:
+    if u.dim() != 3 or A.dim() != 3:
+        raise ValueError(
+            f"u must be (G*B, L, D) and A (G, D, N), got {tuple(u.shape)} and {tuple(A.shape)}"
+        )
+    (rows, length, channels), (groups, _, states) = u.shape, A.shape
+    if 0 in (rows, length, channels, groups, states):
+        raise ValueError(
+            f"no size of the scan may be zero, got u {tuple(u.shape)}, A {tuple(A.shape)}"
+        )
+    if rows % groups:
+        raise ValueError(f"the {groups} groups of A must divide the first size of u, got {rows}")
+    expected = {
+        "delta": (delta, (rows, length, channels), u.dtype),
+        "A": (A, (groups, channels, states), A.dtype),
+        "B": (B, (rows, length, states), u.dtype),
+        "C": (C, (rows, length, states), u.dtype),
+        "D": (D, (groups, channels), A.dtype),
+        "delta_bias": (delta_bias, (groups, channels), A.dtype),
+    }
+    for name, (tensor, shape, dtype) in expected.items():
+        if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+            raise ValueError(
+                f"{name} must be {shape} {dtype}, got {tuple(tensor.shape)} {tensor.dtype}"
+            )
+    if A.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"A must be float32 or float64, got {A.dtype}")
+
+
+@selective_scan.register_fake
+def _(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
+) -> Tensor:
+    return torch.empty_like(u, memory_format=torch.contiguous_format)
+
+
+@selective_scan_backward.register_fake
+def _(grad_y: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs)
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, ...]:
+    result: tuple[Tensor, ...] = selective_scan_backward(grad_y, *ctx.saved_tensors)
+    return result
+
+
+selective_scan.register_autograd(_backward, setup_context=_save_inputs)
