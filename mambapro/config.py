@@ -117,7 +117,9 @@ class DataConfig:
     erase: float = 0.5
     """Probability of random erasing."""
     workers: int = 2
-    """Processes that read and augment; 0 reads in the training process."""
+    """Processes that read and augment what is not kept in memory; 0 for none."""
+    cache_mb: int = 512
+    """Resized pictures of a split are kept in memory when they need at most this much, MB."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ class TrainConfig:
     """Weight of the identity loss."""
     triplet_weight: float = 1.0
     """Weight of the batch-hard triplet loss."""
+    modality_dropout: float = 0.0
+    """Probability that a training triplet misses one modality, drawn at random."""
     amp: bool = True
     """Automatic mixed precision where the device has it (CUDA)."""
     seed: int = 1

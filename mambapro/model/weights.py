@@ -6,6 +6,7 @@ Nothing is ever unpickled but tensors and plain values (``weights_only=True``).
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,9 @@ def _load_torch(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"no weights file {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch announces the archive we look for
+            return torch.load(path, map_location="cpu", weights_only=True)
     except RuntimeError as error:
         if "TorchScript" not in str(error):
             raise InputError(f"cannot read weights {path}: {_first_line(error)}") from error

@@ -142,6 +142,8 @@ def _check(
         raise ValueError(
             f"u must be (G*B, L, D) and A (G, D, N), got {tuple(u.shape)} and {tuple(A.shape)}"
         )
+    if A.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"A must be float32 or float64, got {A.dtype}")
     (rows, length, channels), (groups, _, states) = u.shape, A.shape
     if 0 in (rows, length, channels, groups, states):
         raise ValueError(
@@ -162,8 +164,6 @@ def _check(
             raise ValueError(
                 f"{name} must be {shape} {dtype}, got {tuple(tensor.shape)} {tensor.dtype}"
             )
-    if A.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"A must be float32 or float64, got {A.dtype}")
 
 
 @selective_scan.register_fake

@@ -1,0 +1,18 @@
+"""All numeric tolerances of the tests, each with its reason."""
+
+GOLDEN_FEATURE = 1e-4
+"""Absolute, on features of the authors' implementation: float32 sums in another order."""
+GOLDEN_TRAINING = 1e-3
+"""Relative, on losses and gradient norms: float32 through twelve blocks and back."""
+CLIP_TOKENS = 1e-4
+"""Absolute, against transformers' CLIPVisionModel."""
+FOLDING = 1e-5
+"""Absolute, on unit-length embeddings: constants folded in float32."""
+SCAN_FLOAT32 = 2e-5
+"""Relative to the largest value, against float64: rounding of up to 400 steps."""
+SCAN_FLOAT16 = 2e-3
+"""Relative to the largest value: u, delta, B, C and y are rounded to 11 bits."""
+SCAN_GRADIENT = 1e-8
+"""Relative, in float64: torch's softplus turns linear at 20, its derivative in ours does not."""
+GRADIENT_ZERO = 1e-5
+"""Absolute: the bias before a BatchNorm has no gradient but rounding; all others exceed 1e-3."""
