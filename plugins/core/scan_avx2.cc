@@ -1,0 +1,3 @@
+#define MAMBAPRO_SET avx2
+#define MAMBAPRO_LANES 8
+#include "scan_lanes.h"

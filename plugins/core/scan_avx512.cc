@@ -1,0 +1,3 @@
+#define MAMBAPRO_SET avx512
+#define MAMBAPRO_LANES 16
+#include "scan_lanes.h"

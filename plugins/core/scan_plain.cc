@@ -1,0 +1,3 @@
+#define MAMBAPRO_SET plain
+#define MAMBAPRO_LANES 4
+#include "scan_lanes.h"
