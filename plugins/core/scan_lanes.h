@@ -248,7 +248,222 @@ void ForwardTask(void* context, int64_t index) {
   }
 }
 
+// --- backward ------------------------------------------------------------------------------------
+
+// Sums the lanes of kLanes vectors; lane i of the result is the sum of rows[i]. Spoils rows.
+inline Vec SumLanes(Vec* rows) {
+  Int low{}, high{};  // the first, and the second of each pair of lanes `width` apart
+  for (int width = kLanes / 2, count = kLanes; width >= 1; width /= 2, count /= 2) {
+    for (int i = 0; i < kLanes; ++i) {
+      const int lane = i % (2 * width);
+      low[i] = lane < width ? i : kLanes + i - width;
+      high[i] = lane < width ? i + width : kLanes + i;
+    }
+    for (int i = 0; i < count / 2; ++i) {
+      const Vec a = rows[i], b = rows[i + count / 2];
+      rows[i] = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+    }
+  }
+  return rows[0];
+}
+
+// What the backward pass of one row keeps in scratch memory.
+struct Scratch {
+  Vec *starts, *states, *decay;  // (chunks, N), (kSteps + 1, N), (kSteps, N)
+  float *b, *c;                  // (kSteps, N)
+
+  static int64_t Chunks(const ScanParams& p) { return (p.length + kSteps - 1) / kSteps; }
+  static int64_t RowFloats(const ScanParams& p) {
+    return (Chunks(p) + 2 * kSteps + 1) * p.states * kLanes + RoundUp(2 * kSteps * p.states);
+  }
+  // Per row: gradients of A, D and delta_bias, to be summed over the rows of a group.
+  static int64_t PartialFloats(const ScanParams& p) { return RoundUp(p.channels * (p.states + 2)); }
+  static int64_t RoundUp(int64_t n) { return (n + 15) / 16 * 16; }
+
+  Scratch(const ScanParams& p, float* memory) {
+    starts = reinterpret_cast<Vec*>(memory);
+    states = starts + Chunks(p) * p.states;
+    decay = states + (kSteps + 1) * p.states;
+    b = reinterpret_cast<float*>(decay + kSteps * p.states);
+    c = b + kSteps * p.states;
+  }
+};
+
+struct BackwardContext {
+  const ScanParams* params;
+  const ScanGradients* gradients;
+  float* scratch;
+  float* Partial(int64_t row) const {
+    return scratch + params->rows * Scratch::RowFloats(*params) +
+           row * Scratch::PartialFloats(*params);
+  }
+};
+
+// The inputs of one vector of channels over a chunk, and what follows from them step by step.
+struct Chunk {
+  int64_t start;
+  int steps;
+  Vec u[kSteps], raw[kSteps], delta[kSteps], driven[kSteps];
+
+  Chunk(const ScanParams& p, const Lanes& lanes, int64_t index) : start(index * kSteps) {
+    const int64_t left = p.length - start, row = lanes.row;
+    steps = left < kSteps ? static_cast<int>(left) : kSteps;
+    for (int t = 0; t < steps; ++t) {
+      const int64_t s = start + t;
+      u[t] = Load(p.u.data, row * p.u.row_stride + s * p.u.step_stride + lanes.channel, p.type,
+                  lanes.count);
+      raw[t] = lanes.bias + Load(p.delta.data,
+                                 row * p.delta.row_stride + s * p.delta.step_stride + lanes.channel,
+                                 p.type, lanes.count);
+      delta[t] = Softplus(raw[t]);
+      driven[t] = delta[t] * u[t];
+    }
+  }
+};
+
+// Computes decay and state of every step of a chunk from the state before it, states[0].
+inline void Retrace(const Chunk& chunk, int64_t states, const Vec* a, const Scratch& s) {
+  for (int t = 0; t < chunk.steps; ++t) {
+    const Vec* before = s.states + t * states;
+    Vec *after = s.states + (t + 1) * states, *decay = s.decay + t * states;
+    for (int64_t n = 0; n < states; ++n) {
+      decay[n] = Exp2(chunk.delta[t] * a[n]);
+      after[n] = decay[n] * before[n] + chunk.driven[t] * s.b[t * states + n];
+    }
+  }
+}
+
+// Adds the lane sums of `count` vectors to `to`.
+inline void AddSums(Vec* rows, int count, float* to) {
+  for (int i = count; i < kLanes; ++i) rows[i] = Vec{};
+  const Vec sums = SumLanes(rows);
+  for (int i = 0; i < count; ++i) to[i] += sums[i];
+}
+
+inline float* StepOf(const MutableSequence& s, int64_t row, int64_t step) {
+  return static_cast<float*>(s.data) + row * s.row_stride + step * s.step_stride;
+}
+
+// Gradients of one vector of channels over one chunk, last step first. `carried` (N) is the gradient
+// of the state after the chunk and becomes that of the state before it.
+inline void ReverseChunk(const BackwardContext& context, const Lanes& lanes, const Chunk& chunk,
+                         const Vec* a, const Scratch& s, Vec* carried, Vec* grad_a, Vec* grad_d,
+                         Vec* grad_bias) {
+  const ScanParams& p = *context.params;
+  const ScanGradients& g = *context.gradients;
+  const int64_t states = p.states;
+  for (int t = chunk.steps - 1; t >= 0; --t) {
+    const int64_t step = chunk.start + t;
+    const Vec grad_y = Load(g.y.data, lanes.row * g.y.row_stride + step * g.y.step_stride + lanes.channel,
+                            ScalarType::kFloat32, lanes.count);
+    const Vec *before = s.states + t * states, *after = before + states, *decay = s.decay + t * states;
+    const float *b = s.b + t * states, *c = s.c + t * states;
+    float *to_b = StepOf(g.b, lanes.row, step), *to_c = StepOf(g.c, lanes.row, step);
+    Vec into_input{}, into_delta{};
+    for (int64_t n = 0; n < states; n += kLanes) {
+      const int count = states - n < kLanes ? static_cast<int>(states - n) : kLanes;
+      Vec for_b[kLanes], for_c[kLanes];
+      for (int i = 0; i < count; ++i) {
+        const int64_t k = n + i;
+        const Vec grad = carried[k] + grad_y * c[k];
+        for_c[i] = after[k] * grad_y;
+        for_b[i] = grad * chunk.driven[t];
+        into_input += grad * b[k];
+        const Vec kept = grad * decay[k], owed = kept * before[k];
+        grad_a[k] += owed * chunk.delta[t];
+        into_delta += owed * a[k];
+        carried[k] = kept;
+      }
+      AddSums(for_b, count, to_b + n);
+      AddSums(for_c, count, to_c + n);
+    }
+    // a is scaled by log2(e), so into_delta is too.
+    const Vec grad_delta =
+        (into_delta * Set(1 / kLog2E) + into_input * chunk.u[t]) * Sigmoid(chunk.raw[t]);
+    const Vec grad_u = into_input * chunk.delta[t] + lanes.d * grad_y;
+    *grad_d += grad_y * chunk.u[t];
+    *grad_bias += grad_delta;
+    Store(grad_u, StepOf(g.u, lanes.row, step), lanes.channel, ScalarType::kFloat32, lanes.count);
+    Store(grad_delta, StepOf(g.delta, lanes.row, step), lanes.channel, ScalarType::kFloat32,
+          lanes.count);
+  }
+}
+
+void BackwardVector(const BackwardContext& context, const Lanes& lanes, const Scratch& s) {
+  const ScanParams& p = *context.params;
+  const int64_t states = p.states, chunks = Scratch::Chunks(p);
+  alignas(64) Vec a[kMaxStates], h[kMaxStates], carried[kMaxStates], grad_a[kMaxStates];
+  lanes.LoadDecay(a);
+  for (int64_t n = 0; n < states; ++n) h[n] = carried[n] = grad_a[n] = Vec{};
+  Vec grad_d{}, grad_bias{}, ignored[kSteps];
+  for (int64_t k = 0; k < chunks; ++k) {
+    std::memcpy(s.starts + k * states, h, sizeof(Vec) * states);
+    if (k + 1 == chunks) break;
+    const Chunk chunk(p, lanes, k);
+    LoadStates(p, p.b, lanes.row, chunk.start, chunk.steps, s.b);
+    for (int t = 0; t < chunk.steps; ++t) ignored[t] = Vec{};
+    AdvanceAll(chunk.steps, states, chunk.delta, chunk.driven, a, s.b, s.b, h, ignored);
+  }
+  for (int64_t k = chunks - 1; k >= 0; --k) {
+    const Chunk chunk(p, lanes, k);
+    LoadStates(p, p.b, lanes.row, chunk.start, chunk.steps, s.b);
+    LoadStates(p, p.c, lanes.row, chunk.start, chunk.steps, s.c);
+    std::memcpy(s.states, s.starts + k * states, sizeof(Vec) * states);
+    Retrace(chunk, states, a, s);
+    ReverseChunk(context, lanes, chunk, a, s, carried, grad_a, &grad_d, &grad_bias);
+  }
+  float* partial = context.Partial(lanes.row);
+  for (int i = 0; i < lanes.count; ++i) {
+    float* own = partial + (lanes.channel + i) * (states + 2);
+    for (int64_t n = 0; n < states; ++n) own[n] = grad_a[n][i];
+    own[states] = grad_d[i];
+    own[states + 1] = grad_bias[i];
+  }
+}
+
+void BackwardTask(void* context, int64_t row) {
+  const BackwardContext& c = *static_cast<const BackwardContext*>(context);
+  const ScanParams& p = *c.params;
+  for (int64_t t = 0; t < p.length; ++t) {
+    std::memset(StepOf(c.gradients->b, row, t), 0, sizeof(float) * p.states);
+    std::memset(StepOf(c.gradients->c, row, t), 0, sizeof(float) * p.states);
+  }
+  const Scratch scratch(p, c.scratch + row * Scratch::RowFloats(p));
+  for (int64_t channel = 0; channel < p.channels; channel += kLanes) {
+    BackwardVector(c, Lanes(p, row, channel), scratch);
+  }
+}
+
+// Sums the partial gradients of one channel of one group over the group's rows.
+void SumTask(void* context, int64_t index) {
+  const BackwardContext& c = *static_cast<const BackwardContext*>(context);
+  const ScanParams& p = *c.params;
+  const int64_t group = index / p.channels, channel = index % p.channels, rows = p.rows / p.groups;
+  float* to_a = c.gradients->a + index * p.states;
+  float d = 0, bias = 0;
+  for (int64_t n = 0; n < p.states; ++n) to_a[n] = 0;
+  for (int64_t row = group * rows; row < (group + 1) * rows; ++row) {
+    const float* own = c.Partial(row) + channel * (p.states + 2);
+    for (int64_t n = 0; n < p.states; ++n) to_a[n] += own[n];
+    d += own[p.states];
+    bias += own[p.states + 1];
+  }
+  c.gradients->d[index] = d;
+  c.gradients->delta_bias[index] = bias;
+}
+
 }  // namespace
+
+size_t BackwardScratchBytes(const ScanParams& p) noexcept {
+  return sizeof(float) * p.rows * (Scratch::RowFloats(p) + Scratch::PartialFloats(p));
+}
+
+void Backward(const ScanParams& params, const ScanGradients& gradients, void* scratch,
+              const ParallelFor& parallel) noexcept {
+  BackwardContext context{&params, &gradients, static_cast<float*>(scratch)};
+  parallel.run(parallel.pool, params.rows, BackwardTask, &context);
+  parallel.run(parallel.pool, params.groups * params.channels, SumTask, &context);
+}
 
 void Forward(const ScanParams& params, const ParallelFor& parallel) noexcept {
   parallel.run(parallel.pool, params.rows * Tiles(params).per_row, ForwardTask,
