@@ -1,3 +1,4 @@
+// The CPU scan for one instruction set; the build gives this file its flags.
 #define MAMBAPRO_SET avx2
 #define MAMBAPRO_LANES 8
 #include "scan_lanes.h"

@@ -1,0 +1,4 @@
+// The CPU scan for one instruction set; the build gives this file its flags.
+#define MAMBAPRO_SET neon
+#define MAMBAPRO_LANES 4
+#include "scan_lanes.h"
