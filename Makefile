@@ -6,15 +6,37 @@ INSTALLED := $(VENV)/.installed
 CODE := mambapro train export calibration runtime benchmarks tests
 
 .PHONY: demo test lint bench pin clean
+.DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED)  ## train, export, compare and stream on synthetic data (about 13 minutes on 2 cores)
+# --- the demo: what is already there and newer than its sources is kept ---------------------------
+TRAINING := $(wildcard mambapro/*.py mambapro/model/*.py mambapro/ops/*.py train/*.py train/data/*.py)
+EXPORTING := $(wildcard mambapro/model/folding.py export/*.py calibration/*.py)
+STREAMING := $(wildcard runtime/*.py configs/stream.yaml)
+
+demo: runs/stream/report.json runs/person/compare/report.json runs/vehicle/compare/report.json  ## train, export, compare and stream
 	$(BIN)/python benchmarks/demo.py
 
+runs/%/metrics.json: configs/demo_%.yaml $(TRAINING) | $(INSTALLED)
+	$(BIN)/python train/main.py --config $<
+
+runs/%/model.onnx: runs/%/metrics.json $(EXPORTING)
+	$(BIN)/python export/to_onnx.py --checkpoint $(@D)/best.pt
+
+runs/%/compare/report.json: runs/%/model.onnx
+	$(BIN)/python export/compare.py --checkpoint runs/$*/best.pt --output $(@D) $<
+
+runs/stream/report.json: runs/person/model.onnx runs/vehicle/model.onnx $(STREAMING)
+	$(BIN)/python runtime/stream.py
+
+bench: demo  ## record the demo's figures and write them into README.md
+	$(BIN)/python benchmarks/demo.py --record
+
+# --- checks --------------------------------------------------------------------------------------
 test: $(INSTALLED)  ## all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
 
@@ -23,13 +45,11 @@ lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## measure the demo anew and write the figures into README.md
-	$(BIN)/python benchmarks/demo.py --fresh --record
-
+# --- housekeeping --------------------------------------------------------------------------------
 pin: $(INSTALLED)  ## write the installed versions to constraints.txt
-	@echo "# Exact versions that development, CI and the demo run with (Python 3.11). Made by 'make pin'." > constraints.txt
+	@echo "# Exact versions that development, CI and the demo run with (Python 3.11): make pin" > constraints.txt
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' >> constraints.txt
 
-clean:  ## remove everything that was made here but .venv
-	rm -rf runs data build .coverage htmlcov .mypy_cache .ruff_cache .pytest_cache *.egg-info
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+clean:  ## remove all that was made here, .venv too
+	rm -rf $(VENV) runs data build .coverage htmlcov .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -117,7 +117,7 @@ class DataConfig:
     erase: float = 0.5
     """Probability of random erasing."""
     workers: int = 2
-    """Processes that read and augment what is not kept in memory; 0 for none."""
+    """Processes that read and augment; 0 reads in the training process."""
     cache_mb: int = 512
     """Resized pictures of a split are kept in memory when they need at most this much, MB."""
 

@@ -143,4 +143,4 @@ class VisualTower(nn.Module):
 
 def camera_rows(table: Tensor, camera: Tensor) -> Tensor:
     """Pick rows of a table whose last row stands for negative (unknown) cameras."""
-    return table[torch.where(camera < 0, table.shape[0] - 1, camera)]
+    return table.index_select(0, torch.where(camera < 0, table.shape[0] - 1, camera))

@@ -69,9 +69,10 @@ def place_slots(
     slots: Tensor, residual: nn.Module | None, own_slot: Tensor, batch: int, fused: Tensor | None
 ) -> Tensor:
     """Give every batch item the slots (M, slot, K, D), the fused prompt added to the own one."""
-    tokens = slots[:, None].expand(-1, batch, -1, -1, -1)  # (M, B, slot, K, D)
-    if residual is not None:
+    if residual is None:
+        tokens = slots[:, None].expand(-1, batch, -1, -1, -1)  # (M, B, slot, K, D)
+    else:
         assert fused is not None
         carried = (fused + residual(fused)).unflatten(0, (SLOTS, batch))  # (M, B, K, D)
-        tokens = tokens + own_slot * carried[:, :, None]
+        tokens = slots[:, None] + own_slot * carried[:, :, None]
     return tokens.flatten(2, 3).flatten(0, 1)

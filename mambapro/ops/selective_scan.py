@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STATE_BYTES = 32 << 20
+STATE_BYTES = 4 << 20
 """States of at most this many bytes are held at once: a chunk of the batch that stays in cache."""
 
 

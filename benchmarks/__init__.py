@@ -1,0 +1,1 @@
+"""Measurements: each compares in one run and writes JSON; README's tables are made from it."""

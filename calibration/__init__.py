@@ -1,0 +1,1 @@
+"""Ranges, thresholds and registration from data; never imports torch."""

@@ -1,0 +1,179 @@
+"""Crops in, embeddings out: runs an exported model file. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from mambapro.cli import InputError, MissingError
+from mambapro.contract import CAMERA, EMBEDDING, IMAGES, MODALITIES, MODALITY_MASK, UNKNOWN_CAMERA
+from mambapro.spec import ModelSpec, spec_from_metadata
+
+Images = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.float32]
+Cameras = npt.NDArray[np.int64]
+Embeddings = npt.NDArray[np.float32]
+
+DEFAULT_PROVIDERS: Final = ("CPUExecutionProvider",)
+DEFAULT_MAX_BATCH: Final = 16
+
+_INPUT_TYPES: Final = {
+    IMAGES: "tensor(uint8)",
+    MODALITY_MASK: "tensor(float)",
+    CAMERA: "tensor(int64)",
+}
+_INSTALL: Final = {
+    "CUDAExecutionProvider": "onnxruntime-gpu",
+    "TensorrtExecutionProvider": "onnxruntime-gpu and TensorRT",
+    "OpenVINOExecutionProvider": "onnxruntime-openvino",
+}
+
+
+class Engine(Protocol):
+    """Whatever turns triplets of crops into embeddings."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Facts about the model that runs."""
+
+    def embed(self, images: Images, mask: Mask, camera: Cameras) -> Embeddings:
+        """Embed any number of triplets.
+
+        Args:
+            images: (B, 3, H, W, 3) uint8, modality order rgb, nir, tir, colour order R, G, B.
+            mask: (B, 3) float32, 1 = present, 0 = missing.
+            camera: (B,) int64, row of the camera embedding; -1 = unknown.
+
+        Returns:
+            (B, E) float32 of unit length, the caller's own.
+        """
+
+
+class OnnxEngine:
+    """Runs a model file in ONNX Runtime; one instance may serve several threads."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+        max_batch: int = DEFAULT_MAX_BATCH,
+    ) -> None:
+        """Open ``path``, which export/to_onnx.py wrote.
+
+        Args:
+            path: a model file.
+            threads: threads of one call; None takes ONNX Runtime's choice, every core.
+            providers: execution providers in order of preference; None is the CPU's.
+            max_batch: triplets in one call; larger batches are split.
+
+        Raises:
+            InputError: the file is not a model file of ours, or an argument is out of range.
+            MissingError: a provider is not there; nothing slower is taken in its place.
+        """
+        if max_batch < 1 or (threads is not None and threads < 1):
+            raise InputError(
+                f"max_batch and threads must be at least 1, got {max_batch} and {threads}"
+            )
+        self.max_batch = max_batch
+        self._session = _open_session(Path(path), threads, tuple(providers or DEFAULT_PROVIDERS))
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._spec = spec_from_metadata(metadata, str(path))
+        _check_signature(self._session, str(path))
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Facts that the exporter wrote into the file."""
+        return self._spec
+
+    def embed(self, images: Images, mask: Mask, camera: Cameras) -> Embeddings:
+        """Embed any number of triplets; see :meth:`Engine.embed`, and :func:`check_inputs`."""
+        check_inputs(images, mask, camera, self._spec)
+        embeddings = np.empty((len(images), self._spec.embedding_dim), np.float32)
+        for start in range(0, len(images), self.max_batch):
+            part = slice(start, start + self.max_batch)
+            feed = {IMAGES: images[part], MODALITY_MASK: mask[part], CAMERA: camera[part]}
+            (embeddings[part],) = self._session.run([EMBEDDING], feed)
+        return embeddings
+
+
+def check_inputs(images: Images, mask: Mask, camera: Cameras, spec: ModelSpec) -> None:
+    """Raise InputError, saying what is legal, unless ``spec``'s model can embed the triplets."""
+    count, slots = len(images), len(MODALITIES)
+    _check_array("images", images, (count, slots, *spec.image_size, 3), np.uint8)
+    _check_array("mask", mask, (count, slots), np.float32)
+    _check_array("camera", camera, (count,), np.int64)
+    if not np.isin(mask, (0.0, 1.0)).all():
+        raise InputError("mask must hold 1 (present) and 0 (missing) only")
+    empty = np.flatnonzero(~mask.any(axis=1))
+    if empty.size:
+        raise InputError(
+            f"triplet {empty[0]} has no modality present; drop it before it is embedded"
+        )
+    illegal = camera[(camera < UNKNOWN_CAMERA) | (camera >= spec.cameras)]
+    if illegal.size:
+        raise InputError(
+            f"camera must be 0 to {spec.cameras - 1}, or {UNKNOWN_CAMERA} for a camera that the "
+            f"model does not know, got {illegal[0]}"
+        )
+
+
+def _check_array(name: str, array: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+    if array.shape != shape or array.dtype != dtype:
+        legal = ", ".join(("B", *map(str, shape[1:])) if name == "images" else map(str, shape))
+        raise InputError(
+            f"{name} must be ({legal}) {np.dtype(dtype)}, got {array.shape} {array.dtype}"
+        )
+
+
+def _open_session(
+    path: Path, threads: int | None, providers: tuple[str, ...]
+) -> onnxruntime.InferenceSession:
+    if not path.is_file():
+        raise InputError(f"there is no model file {path}; write one with export/to_onnx.py")
+    _check_providers(providers)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Idle workers of ONNX Runtime spin; decoding and tracking need those cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    except Exception as error:  # ORT 1.31 has a class for each status, with no public base
+        raise InputError(f"{path} is not an ONNX model that runs here: {_line(error)}") from error
+    # ORT 1.31 warns and goes on with the CPU when a provider's own libraries do not load.
+    lost = [name for name in providers if name not in session.get_providers()]
+    if lost:
+        raise MissingError(f"{lost[0]} did not start: its libraries or its device are missing")
+    return session
+
+
+def _check_providers(providers: tuple[str, ...]) -> None:
+    available = onnxruntime.get_available_providers()
+    for name in providers:
+        if name not in available:
+            raise MissingError(
+                f"this onnxruntime has no provider {name}, only {', '.join(available)}; "
+                f"install {_INSTALL.get(name, 'a build of onnxruntime with it')}"
+            )
+
+
+def _check_signature(session: onnxruntime.InferenceSession, name: str) -> None:
+    types = {item.name: item.type for item in session.get_inputs()}
+    outputs = [item.name for item in session.get_outputs()]
+    if types != _INPUT_TYPES or outputs != [EMBEDDING]:
+        raise InputError(
+            f"{name} must have inputs {_INPUT_TYPES} and output {EMBEDDING}, "
+            f"got {types} and {outputs}"
+        )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
