@@ -16,3 +16,5 @@ SCAN_GRADIENT = 1e-8
 """Relative, in float64: torch's softplus turns linear at 20, its derivative in ours does not."""
 GRADIENT_ZERO = 1e-5
 """Absolute: the bias before a BatchNorm has no gradient but rounding; all others exceed 1e-3."""
+SCAN_BFLOAT16 = 8e-3
+"""Relative to the largest value: u, delta, B, C and y are rounded to 8 bits."""

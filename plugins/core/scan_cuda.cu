@@ -1,0 +1,68 @@
+// Chooses how the CUDA scan is spread over the device, and launches it.
+#include <limits>
+
+#include "scan_cuda.cuh"
+#include "scan_cuda.h"
+
+namespace mambapro {
+namespace {
+
+// Throughput: 4 threads a channel do the least work beside the recurrence. Latency: four times the
+// blocks, for launches that would leave multiprocessors idle.
+constexpr int kThroughputLanes = 4, kThroughputChannels = 32;
+constexpr int kLatencyLanes = 8, kLatencyChannels = 8;
+constexpr int kBlocksToFill = 2;  // a multiprocessor
+
+int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+bool Valid(const ScanParams& p) {
+  return p.rows > 0 && p.groups > 0 && p.length > 0 && p.channels > 0 && p.states > 0 &&
+         p.states <= kMaxCudaStates && p.rows % p.groups == 0;
+}
+
+template <typename T, int kLanes, int kChannels, bool kMany>
+cudaError_t Launch(const ScanParams& params, cudaStream_t stream) {
+  const int64_t blocks = params.rows * CeilDivide(params.channels, kChannels);
+  if (blocks > std::numeric_limits<int32_t>::max()) return cudaErrorInvalidValue;
+  const size_t shared =
+      cuda::SharedBytes<kLanes, kChannels>(CeilDivide(params.states, cuda::kGroup));
+  ScanParams copy = params;
+  void* arguments[] = {&copy};
+  return cudaLaunchKernel(cuda::ScanKernel<T, kLanes, kChannels, kMany>,
+                          dim3(static_cast<unsigned>(blocks)),
+                          dim3(cuda::Threads<kLanes, kChannels>()), arguments, shared, stream);
+}
+
+template <typename T>
+cudaError_t Dispatch(const ScanParams& params, cudaStream_t stream) {
+  if (params.states > cuda::kGroup) {
+    return Launch<T, kLatencyLanes, kLatencyChannels, true>(params, stream);
+  }
+  int device = 0, processors = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return error;
+  if (params.rows * CeilDivide(params.channels, kThroughputChannels) >=
+      kBlocksToFill * processors) {
+    return Launch<T, kThroughputLanes, kThroughputChannels, false>(params, stream);
+  }
+  return Launch<T, kLatencyLanes, kLatencyChannels, false>(params, stream);
+}
+
+}  // namespace
+
+cudaError_t ScanForwardCuda(const ScanParams& params, cudaStream_t stream) noexcept {
+  if (!Valid(params)) return cudaErrorInvalidValue;
+  switch (params.type) {
+    case ScalarType::kFloat32:
+      return Dispatch<float>(params, stream);
+    case ScalarType::kFloat16:
+      return Dispatch<__half>(params, stream);
+    case ScalarType::kBFloat16:
+      return Dispatch<__nv_bfloat16>(params, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace mambapro

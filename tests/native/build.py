@@ -1,0 +1,42 @@
+"""Compile the native tests with the host compiler, for tests that run without CMake."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = ROOT / "plugins" / "core"
+NATIVE = ROOT / "tests" / "native"
+EMULATION = NATIVE / "emulation"
+
+WARNINGS = ["-Wall", "-Wextra", "-Werror"]
+EMULATED = [  # g++ compiles the CUDA sources as C++; it has no "#pragma unroll"
+    *WARNINGS,
+    "-Wno-unknown-pragmas",
+    f"-I{EMULATION}",
+    f"-I{CORE}",
+]
+EMULATED_SCAN = [CORE / "scan_cuda.cu", EMULATION / "emulation.cc"]
+
+
+def require(present: object, what: str) -> None:
+    """Skip the test without `what`; fail instead where CI=true, which promises to have it."""
+    if present:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must have {what}")
+    pytest.skip(f"no {what} here")
+
+
+def compile_cpp(output: Path, sources: Sequence[Path], flags: Sequence[str]) -> Path:
+    """Compile C++ sources, and .cu files as C++, to `output`; return it."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    require(compiler, "C++ compiler")
+    command = [str(compiler), "-std=c++17", "-g", *flags, "-x", "c++", *map(str, sources)]
+    done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return output
