@@ -27,11 +27,11 @@ using MutableSequence = Sequence<void*>;
 
 // What a scan reads and writes. State and accumulation are float32 whatever `type` is.
 struct ScanParams {
-  int64_t rows = 0;      // G * B, group-major
-  int64_t groups = 0;    // G, divides rows
-  int64_t length = 0;    // L
-  int64_t channels = 0;  // D
-  int64_t states = 0;    // N
+  int64_t rows = 0;                        // G * B, group-major
+  int64_t groups = 0;                      // G, divides rows
+  int64_t length = 0;                      // L
+  int64_t channels = 0;                    // D
+  int64_t states = 0;                      // N
   ScalarType type = ScalarType::kFloat32;  // of u, delta, b, c, y
 
   ConstSequence u;      // (rows, L, D)
@@ -47,11 +47,11 @@ struct ScanParams {
 
 // What the backward pass reads and writes besides; all float32.
 struct ScanGradients {
-  ConstSequence y;        // (rows, L, D), gradient of the result
-  MutableSequence u;      // (rows, L, D)
-  MutableSequence delta;  // (rows, L, D)
-  MutableSequence b;      // (rows, L, N)
-  MutableSequence c;      // (rows, L, N)
+  ConstSequence y;              // (rows, L, D), gradient of the result
+  MutableSequence u;            // (rows, L, D)
+  MutableSequence delta;        // (rows, L, D)
+  MutableSequence b;            // (rows, L, N)
+  MutableSequence c;            // (rows, L, N)
   float* a = nullptr;           // (G, D, N), dense, overwritten
   float* d = nullptr;           // (G, D), dense, overwritten
   float* delta_bias = nullptr;  // (G, D), dense, overwritten

@@ -7,10 +7,10 @@
 
 namespace mambapro {
 
-#define MAMBAPRO_DECLARE(set)                                                              \
-  namespace set {                                                                          \
-  void Forward(const ScanParams&, const ParallelFor&) noexcept;                            \
-  size_t BackwardScratchBytes(const ScanParams&) noexcept;                                 \
+#define MAMBAPRO_DECLARE(set)                                                                 \
+  namespace set {                                                                             \
+  void Forward(const ScanParams&, const ParallelFor&) noexcept;                               \
+  size_t BackwardScratchBytes(const ScanParams&) noexcept;                                    \
   void Backward(const ScanParams&, const ScanGradients&, void*, const ParallelFor&) noexcept; \
   }
 

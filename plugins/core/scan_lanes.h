@@ -1,9 +1,13 @@
 // The CPU scan, written once over vectors of MAMBAPRO_LANES floats and compiled once for each
-// instruction set. Include it from one .cc file a set, which defines MAMBAPRO_LANES and MAMBAPRO_SET
-// (a namespace of its own: the same inline function compiled with other flags is another function).
+// instruction set. Include it from one .cc file a set, which defines MAMBAPRO_LANES and
+// MAMBAPRO_SET (a namespace of its own: the same inline function compiled with other flags is
+// another function).
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "scan.h"
 #include "scan_tables.h"
@@ -13,9 +17,9 @@ namespace MAMBAPRO_SET {
 namespace {
 
 constexpr int kLanes = MAMBAPRO_LANES;
-constexpr int kSteps = 32;        // steps of a chunk: its inputs stay in the first-level cache
-constexpr int kStateBlock = 16;   // states held in registers at once
-constexpr int kVectors = 4;       // vectors of channels of a task: whole cache lines for halves too
+constexpr int kSteps = 16;       // steps of a chunk: its inputs stay in the first-level cache
+constexpr int kStateBlock = 16;  // states held in registers at once
+constexpr int kVectors = 4;      // vectors of channels of a task: whole cache lines for halves too
 
 typedef float Vec __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Int __attribute__((vector_size(4 * kLanes)));
@@ -34,16 +38,51 @@ inline Vec FromBits(Int i) {
 inline Vec Max(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec Min(Vec a, Vec b) { return a < b ? a : b; }
 
-// 2^x, relative error below 2e-7 for x in [-126, 127]; clamped outside, NaN stays NaN.
+// The larger of the two; x if x is NaN. Compilers see no maxps in a comparison of vectors.
+inline Vec AtLeast(float limit, Vec x) {
+#if defined(__AVX512F__)
+  // The masked form: GCC 12 warns of an uninitialised operand in the plain one.
+  return Vec(_mm512_maskz_max_ps(__mmask16(-1), __m512(Set(limit)), __m512(x)));
+#elif defined(__AVX2__)
+  return Vec(_mm256_max_ps(__m256(Set(limit)), __m256(x)));
+#elif defined(__SSE2__)
+  return Vec(_mm_max_ps(__m128(Set(limit)), __m128(x)));
+#else
+  return Set(limit) > x ? Set(limit) : x;
+#endif
+}
+
+#if MAMBAPRO_LANES == 16
+// 2^x, relative error below 3e-7; infinity, 0 and NaN where they belong.
+//
+// x = k + i / 32 + f with f in [0, 1/32): 2^(i/32) comes from two registers, 2^f from two terms.
+// Multiplications are what a step of the scan has most of, so this beats a longer polynomial.
+// The masked intrinsics are plain ones: GCC 12 warns of an uninitialised operand in those.
 inline Vec Exp2(Vec x) {
-  const Vec clamped = x < Set(-126.0f) ? Set(-126.0f) : (x > Set(127.0f) ? Set(127.0f) : x);
+  constexpr __mmask16 kAll = 0xFFFF;
+  constexpr int kDown = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+  const __m512 power(x), magic(Set(393216.0f));  // 1.5 * 2^23 / 32: the low bits hold floor(32 x)
+  const Vec f(_mm512_maskz_reduce_ps(kAll, power, 5 << 4 | _MM_FROUND_TO_NEG_INF));
+  const Int index = Bits(Vec(_mm512_maskz_add_round_ps(kAll, power, magic, kDown)));
+  Vec low, high;
+  std::memcpy(&low, kRoots, sizeof(low));
+  std::memcpy(&high, kRoots + kLanes, sizeof(high));
+  const Vec root = __builtin_shuffle(low, high, index);  // by the low five bits
+  const Vec p = (Set(kExp2Short[1]) * f + Set(kExp2Short[0])) * f + Set(1.0f);
+  return Vec(_mm512_maskz_scalef_ps(kAll, __m512(p * root), power));  // by 2^floor(x)
+}
+#else
+// 2^x for x <= 127, relative error below 3e-7; below -126 it is 2^-126; NaN stays NaN.
+inline Vec Exp2(Vec x) {
+  const Vec clamped = AtLeast(-126.0f, x);
   const Vec magic = Set(12582912.0f);  // 1.5 * 2^23: the sum's low bits hold round(x)
   const Vec rounded = clamped + magic;
   const Vec f = clamped - (rounded - magic);  // [-1/2, 1/2]
   Vec p = Set(kExp2[5]);
   for (int i = 4; i >= 0; --i) p = p * f + Set(kExp2[i]);
-  return p * FromBits((Bits(rounded) << 23) + 0x3F800000);
+  return FromBits(Bits(p) + (Bits(rounded) << 23));
 }
+#endif
 
 // log(1 + exp(x)), relative error below 1e-6; NaN stays NaN.
 inline Vec Softplus(Vec x) {
@@ -89,37 +128,55 @@ inline Int ToBFloat(Vec x) {
   return nan ? Int{} + 0x7FC0 : rounded;
 }
 
-// Loads `count` <= kLanes elements of `type`; the other lanes are 0.
-inline Vec Load(const void* data, int64_t offset, ScalarType type, int count) {
-  Vec x{};
-  if (type == ScalarType::kFloat32) {
-    const float* p = static_cast<const float*>(data) + offset;
-    if (count == kLanes) {
-      std::memcpy(&x, p, sizeof(x));
-    } else {
-      std::memcpy(&x, p, sizeof(float) * count);
-    }
-    return x;
-  }
-  const uint16_t* p = static_cast<const uint16_t*>(data) + offset;
-  Int bits{};
-  for (int i = 0; i < count; ++i) bits[i] = p[i];
-  return type == ScalarType::kFloat16 ? FromHalf(bits) : FromBits(bits << 16);
+typedef uint16_t Words __attribute__((vector_size(2 * kLanes)));
+
+// kLanes elements of 16 bits, as their bits.
+inline Int LoadWords(const uint16_t* p) {
+  Words words;
+  std::memcpy(&words, p, sizeof(words));
+  return __builtin_convertvector(words, Int);
 }
 
-inline void Store(Vec x, void* data, int64_t offset, ScalarType type, int count) {
-  if (type == ScalarType::kFloat32) {
-    float* p = static_cast<float*>(data) + offset;
-    if (count == kLanes) {
-      std::memcpy(p, &x, sizeof(x));
-    } else {
-      std::memcpy(p, &x, sizeof(float) * count);
-    }
-    return;
+template <ScalarType kType>
+inline Vec Widen(Int bits) {
+  return kType == ScalarType::kFloat16 ? FromHalf(bits) : FromBits(bits << 16);
+}
+
+// Loads the first `count` elements at `offset`, the other lanes are 0; all of them if kWhole.
+template <ScalarType kType, bool kWhole>
+inline Vec Load(const void* data, int64_t offset, int count) {
+  const size_t lanes = kWhole ? kLanes : count;
+  if constexpr (kType == ScalarType::kFloat32) {
+    Vec x{};
+    std::memcpy(&x, static_cast<const float*>(data) + offset, sizeof(float) * lanes);
+    return x;
+  } else {
+    const uint16_t* p = static_cast<const uint16_t*>(data) + offset;
+    uint16_t padded[kLanes] = {};
+    if (!kWhole) std::memcpy(padded, p, sizeof(uint16_t) * lanes);
+    return Widen<kType>(LoadWords(kWhole ? p : padded));
   }
-  uint16_t* p = static_cast<uint16_t*>(data) + offset;
-  const Int bits = type == ScalarType::kFloat16 ? ToHalf(x) : ToBFloat(x);
-  for (int i = 0; i < count; ++i) p[i] = static_cast<uint16_t>(bits[i]);
+}
+
+template <ScalarType kType, bool kWhole>
+inline void Store(Vec x, void* data, int64_t offset, int count) {
+  const size_t lanes = kWhole ? kLanes : count;
+  if constexpr (kType == ScalarType::kFloat32) {
+    std::memcpy(static_cast<float*>(data) + offset, &x, sizeof(float) * lanes);
+  } else {
+    const Int bits = kType == ScalarType::kFloat16 ? ToHalf(x) : ToBFloat(x);
+    const Words words = __builtin_convertvector(bits, Words);
+    std::memcpy(static_cast<uint16_t*>(data) + offset, &words, sizeof(uint16_t) * lanes);
+  }
+}
+
+// Parameters and gradients: always float32.
+inline Vec LoadSome(const float* from, int count) {
+  return Load<ScalarType::kFloat32, false>(from, 0, count);
+}
+
+inline void StoreSome(Vec x, float* to, int count) {
+  Store<ScalarType::kFloat32, false>(x, to, 0, count);
 }
 
 // One row and `count` <= kLanes channels from `channel` on, `states` of them transposed to vectors.
@@ -133,8 +190,8 @@ struct Lanes {
       : params(&p), row(row_), channel(channel_) {
     const int64_t left = p.channels - channel_;
     count = left < kLanes ? static_cast<int>(left) : kLanes;
-    d = Load(p.d, group() * p.channels + channel, ScalarType::kFloat32, count);
-    bias = Load(p.delta_bias, group() * p.channels + channel, ScalarType::kFloat32, count);
+    d = LoadSome(p.d + group() * p.channels + channel, count);
+    bias = LoadSome(p.delta_bias + group() * p.channels + channel, count);
   }
   int64_t group() const { return row / (params->rows / params->groups); }
 
@@ -150,7 +207,8 @@ struct Lanes {
   }
 };
 
-// B and C of `steps` steps of a row as float32, (steps, N) each.
+// B or C of `steps` steps of a row as float32, (steps, N).
+template <ScalarType kType>
 inline void LoadStates(const ScanParams& p, const ConstSequence& from, int64_t row, int64_t start,
                        int steps, float* to) {
   for (int t = 0; t < steps; ++t) {
@@ -158,7 +216,8 @@ inline void LoadStates(const ScanParams& p, const ConstSequence& from, int64_t r
     for (int64_t n = 0; n < p.states; n += kLanes) {
       const int64_t left = p.states - n;
       const int count = left < kLanes ? static_cast<int>(left) : kLanes;
-      const Vec x = Load(from.data, offset + n, p.type, count);
+      const Vec x = count == kLanes ? Load<kType, true>(from.data, offset + n, count)
+                                    : Load<kType, false>(from.data, offset + n, count);
       std::memcpy(to + t * p.states + n, &x, sizeof(float) * count);
     }
   }
@@ -166,12 +225,14 @@ inline void LoadStates(const ScanParams& p, const ConstSequence& from, int64_t r
 
 // Advances kBlock states of one vector of channels by `steps` steps and adds what they read to y.
 template <int kBlock>
-inline void Advance(int steps, int64_t stride, const Vec* delta, const Vec* driven, const Vec* a,
-                    const float* b, const float* c, Vec* h, Vec* y) {
+__attribute__((noinline)) void Advance(int steps, int64_t stride, const Vec* delta,
+                                       const Vec* driven, const Vec* a, const float* b,
+                                       const float* c, Vec* h, Vec* y) {
   Vec state[kBlock];
   for (int n = 0; n < kBlock; ++n) state[n] = h[n];
   for (int t = 0; t < steps; ++t, b += stride, c += stride) {
     Vec even = y[t], odd{};
+#pragma GCC unroll 16
     for (int n = 0; n < kBlock; n += 2) {
       state[n] = Exp2(delta[t] * a[n]) * state[n] + driven[t] * b[n];
       state[n + 1] = Exp2(delta[t] * a[n + 1]) * state[n + 1] + driven[t] * b[n + 1];
@@ -209,10 +270,35 @@ struct Tiles {
         per_row((p.channels + channels - 1) / channels) {}
 };
 
-void ForwardTask(void* context, int64_t index) {
-  const ScanParams& p = *static_cast<const ScanParams*>(context);
-  const Tiles tiles(p);
-  const int64_t row = index / tiles.per_row, first = index % tiles.per_row * tiles.channels;
+// The inputs of one vector of channels over a chunk, and what follows from them step by step.
+struct Chunk {
+  Vec delta[kSteps], driven[kSteps], y[kSteps];
+
+  template <ScalarType kType, bool kWhole>
+  void Read(const ScanParams& p, const Lanes& lanes, int64_t start, int steps) {
+    int64_t u_at = lanes.row * p.u.row_stride + start * p.u.step_stride + lanes.channel;
+    int64_t delta_at = lanes.row * p.delta.row_stride + start * p.delta.step_stride + lanes.channel;
+    for (int t = 0; t < steps; ++t, u_at += p.u.step_stride, delta_at += p.delta.step_stride) {
+      const Vec u = Load<kType, kWhole>(p.u.data, u_at, lanes.count);
+      delta[t] = Softplus(lanes.bias + Load<kType, kWhole>(p.delta.data, delta_at, lanes.count));
+      driven[t] = delta[t] * u;
+      y[t] = lanes.d * u;
+    }
+  }
+
+  template <ScalarType kType, bool kWhole>
+  void Write(const ScanParams& p, const Lanes& lanes, int64_t start, int steps) const {
+    int64_t at = lanes.row * p.y.row_stride + start * p.y.step_stride + lanes.channel;
+    for (int t = 0; t < steps; ++t, at += p.y.step_stride) {
+      Store<kType, kWhole>(y[t], p.y.data, at, lanes.count);
+    }
+  }
+};
+
+// Runs kVectors vectors of channels of one row from its first step to its last; kWhole: each of
+// them is there and full.
+template <ScalarType kType, bool kWhole>
+__attribute__((noinline)) void ForwardTile(const ScanParams& p, int64_t row, int64_t first) {
   alignas(64) Vec a[kVectors][kMaxStates], h[kVectors][kMaxStates];
   alignas(64) float b[kSteps * kMaxStates], c[kSteps * kMaxStates];
   int vectors = 0;
@@ -223,28 +309,27 @@ void ForwardTask(void* context, int64_t index) {
   for (int64_t start = 0; start < p.length; start += kSteps) {
     const int64_t left = p.length - start;
     const int steps = left < kSteps ? static_cast<int>(left) : kSteps;
-    LoadStates(p, p.b, row, start, steps, b);
-    LoadStates(p, p.c, row, start, steps, c);
+    LoadStates<kType>(p, p.b, row, start, steps, b);
+    LoadStates<kType>(p, p.c, row, start, steps, c);
     for (int v = 0; v < vectors; ++v) {
       const Lanes lanes(p, row, first + v * kLanes);
-      Vec delta[kSteps], driven[kSteps], y[kSteps];
-      for (int t = 0; t < steps; ++t) {
-        const int64_t step = start + t;
-        const Vec u = Load(p.u.data, row * p.u.row_stride + step * p.u.step_stride + lanes.channel,
-                           p.type, lanes.count);
-        const Vec raw =
-            Load(p.delta.data, row * p.delta.row_stride + step * p.delta.step_stride + lanes.channel,
-                 p.type, lanes.count);
-        delta[t] = Softplus(raw + lanes.bias);
-        driven[t] = delta[t] * u;
-        y[t] = lanes.d * u;
-      }
-      AdvanceAll(steps, p.states, delta, driven, a[v], b, c, h[v], y);
-      for (int t = 0; t < steps; ++t) {
-        Store(y[t], p.y.data, row * p.y.row_stride + (start + t) * p.y.step_stride + lanes.channel,
-              p.type, lanes.count);
-      }
+      Chunk chunk;
+      chunk.Read<kType, kWhole>(p, lanes, start, steps);
+      AdvanceAll(steps, p.states, chunk.delta, chunk.driven, a[v], b, c, h[v], chunk.y);
+      chunk.Write<kType, kWhole>(p, lanes, start, steps);
     }
+  }
+}
+
+template <ScalarType kType>
+void ForwardTask(void* context, int64_t index) {
+  const ScanParams& p = *static_cast<const ScanParams*>(context);
+  const Tiles tiles(p);
+  const int64_t row = index / tiles.per_row, first = index % tiles.per_row * tiles.channels;
+  if (first + tiles.channels <= p.channels) {
+    ForwardTile<kType, true>(p, row, first);
+  } else {
+    ForwardTile<kType, false>(p, row, first);
   }
 }
 
@@ -299,30 +384,30 @@ struct BackwardContext {
   }
 };
 
-// The inputs of one vector of channels over a chunk, and what follows from them step by step.
-struct Chunk {
+// A chunk with what the gradients need besides.
+struct ReverseInputs {
   int64_t start;
   int steps;
   Vec u[kSteps], raw[kSteps], delta[kSteps], driven[kSteps];
 
-  Chunk(const ScanParams& p, const Lanes& lanes, int64_t index) : start(index * kSteps) {
-    const int64_t left = p.length - start, row = lanes.row;
+  ReverseInputs(const ScanParams& p, const Lanes& lanes, int64_t index) : start(index * kSteps) {
+    const int64_t left = p.length - start;
     steps = left < kSteps ? static_cast<int>(left) : kSteps;
     for (int t = 0; t < steps; ++t) {
-      const int64_t s = start + t;
-      u[t] = Load(p.u.data, row * p.u.row_stride + s * p.u.step_stride + lanes.channel, p.type,
-                  lanes.count);
-      raw[t] = lanes.bias + Load(p.delta.data,
-                                 row * p.delta.row_stride + s * p.delta.step_stride + lanes.channel,
-                                 p.type, lanes.count);
+      u[t] = LoadStep(p.u, lanes, start + t);
+      raw[t] = lanes.bias + LoadStep(p.delta, lanes, start + t);
       delta[t] = Softplus(raw[t]);
       driven[t] = delta[t] * u[t];
     }
   }
+  static Vec LoadStep(const ConstSequence& s, const Lanes& lanes, int64_t step) {
+    const int64_t offset = lanes.row * s.row_stride + step * s.step_stride + lanes.channel;
+    return LoadSome(static_cast<const float*>(s.data) + offset, lanes.count);
+  }
 };
 
 // Computes decay and state of every step of a chunk from the state before it, states[0].
-inline void Retrace(const Chunk& chunk, int64_t states, const Vec* a, const Scratch& s) {
+inline void Retrace(const ReverseInputs& chunk, int64_t states, const Vec* a, const Scratch& s) {
   for (int t = 0; t < chunk.steps; ++t) {
     const Vec* before = s.states + t * states;
     Vec *after = s.states + (t + 1) * states, *decay = s.decay + t * states;
@@ -344,19 +429,19 @@ inline float* StepOf(const MutableSequence& s, int64_t row, int64_t step) {
   return static_cast<float*>(s.data) + row * s.row_stride + step * s.step_stride;
 }
 
-// Gradients of one vector of channels over one chunk, last step first. `carried` (N) is the gradient
-// of the state after the chunk and becomes that of the state before it.
-inline void ReverseChunk(const BackwardContext& context, const Lanes& lanes, const Chunk& chunk,
-                         const Vec* a, const Scratch& s, Vec* carried, Vec* grad_a, Vec* grad_d,
-                         Vec* grad_bias) {
+// Gradients of one vector of channels over one chunk, last step first. `carried` (N) is the
+// gradient of the state after the chunk and becomes that of the state before it.
+inline void ReverseChunk(const BackwardContext& context, const Lanes& lanes,
+                         const ReverseInputs& chunk, const Vec* a, const Scratch& s, Vec* carried,
+                         Vec* grad_a, Vec* grad_d, Vec* grad_bias) {
   const ScanParams& p = *context.params;
   const ScanGradients& g = *context.gradients;
   const int64_t states = p.states;
   for (int t = chunk.steps - 1; t >= 0; --t) {
     const int64_t step = chunk.start + t;
-    const Vec grad_y = Load(g.y.data, lanes.row * g.y.row_stride + step * g.y.step_stride + lanes.channel,
-                            ScalarType::kFloat32, lanes.count);
-    const Vec *before = s.states + t * states, *after = before + states, *decay = s.decay + t * states;
+    const Vec grad_y = ReverseInputs::LoadStep(g.y, lanes, step);
+    const Vec *before = s.states + t * states, *after = before + states,
+              *decay = s.decay + t * states;
     const float *b = s.b + t * states, *c = s.c + t * states;
     float *to_b = StepOf(g.b, lanes.row, step), *to_c = StepOf(g.c, lanes.row, step);
     Vec into_input{}, into_delta{};
@@ -383,9 +468,8 @@ inline void ReverseChunk(const BackwardContext& context, const Lanes& lanes, con
     const Vec grad_u = into_input * chunk.delta[t] + lanes.d * grad_y;
     *grad_d += grad_y * chunk.u[t];
     *grad_bias += grad_delta;
-    Store(grad_u, StepOf(g.u, lanes.row, step), lanes.channel, ScalarType::kFloat32, lanes.count);
-    Store(grad_delta, StepOf(g.delta, lanes.row, step), lanes.channel, ScalarType::kFloat32,
-          lanes.count);
+    StoreSome(grad_u, StepOf(g.u, lanes.row, step) + lanes.channel, lanes.count);
+    StoreSome(grad_delta, StepOf(g.delta, lanes.row, step) + lanes.channel, lanes.count);
   }
 }
 
@@ -399,15 +483,15 @@ void BackwardVector(const BackwardContext& context, const Lanes& lanes, const Sc
   for (int64_t k = 0; k < chunks; ++k) {
     std::memcpy(s.starts + k * states, h, sizeof(Vec) * states);
     if (k + 1 == chunks) break;
-    const Chunk chunk(p, lanes, k);
-    LoadStates(p, p.b, lanes.row, chunk.start, chunk.steps, s.b);
+    const ReverseInputs chunk(p, lanes, k);
+    LoadStates<ScalarType::kFloat32>(p, p.b, lanes.row, chunk.start, chunk.steps, s.b);
     for (int t = 0; t < chunk.steps; ++t) ignored[t] = Vec{};
     AdvanceAll(chunk.steps, states, chunk.delta, chunk.driven, a, s.b, s.b, h, ignored);
   }
   for (int64_t k = chunks - 1; k >= 0; --k) {
-    const Chunk chunk(p, lanes, k);
-    LoadStates(p, p.b, lanes.row, chunk.start, chunk.steps, s.b);
-    LoadStates(p, p.c, lanes.row, chunk.start, chunk.steps, s.c);
+    const ReverseInputs chunk(p, lanes, k);
+    LoadStates<ScalarType::kFloat32>(p, p.b, lanes.row, chunk.start, chunk.steps, s.b);
+    LoadStates<ScalarType::kFloat32>(p, p.c, lanes.row, chunk.start, chunk.steps, s.c);
     std::memcpy(s.states, s.starts + k * states, sizeof(Vec) * states);
     Retrace(chunk, states, a, s);
     ReverseChunk(context, lanes, chunk, a, s, carried, grad_a, &grad_d, &grad_bias);
@@ -466,7 +550,10 @@ void Backward(const ScanParams& params, const ScanGradients& gradients, void* sc
 }
 
 void Forward(const ScanParams& params, const ParallelFor& parallel) noexcept {
-  parallel.run(parallel.pool, params.rows * Tiles(params).per_row, ForwardTask,
+  const auto task = params.type == ScalarType::kFloat32   ? ForwardTask<ScalarType::kFloat32>
+                    : params.type == ScalarType::kFloat16 ? ForwardTask<ScalarType::kFloat16>
+                                                          : ForwardTask<ScalarType::kBFloat16>;
+  parallel.run(parallel.pool, params.rows * Tiles(params).per_row, task,
                const_cast<ScanParams*>(&params));
 }
 

@@ -1,5 +1,5 @@
-// The selective scan for ONNX Runtime's CPU provider: mambapro::SelectiveScan, version 1, for float32
-// and float16. Load the library with SessionOptions.register_custom_ops_library.
+// The selective scan for ONNX Runtime's CPU provider: mambapro::SelectiveScan, version 1, for
+// float32 and float16. Load the library with SessionOptions.register_custom_ops_library.
 //
 // Only the C API, so that one build serves every later version; nothing here throws.
 #include <onnxruntime_c_api.h>
@@ -117,8 +117,8 @@ void RunOnRuntimeThreads(void* pool, int64_t count, void (*task)(void*, int64_t)
     const Call& c = *static_cast<const Call*>(data);
     c.task(c.task_context, static_cast<int64_t>(index));
   };
-  OrtStatus* status = api->KernelContext_ParallelFor(call.context, run,
-                                                     static_cast<size_t>(count), 0, &call);
+  OrtStatus* status =
+      api->KernelContext_ParallelFor(call.context, run, static_cast<size_t>(count), 0, &call);
   if (!status) return;
   // It fails before the first task or not at all.
   api->ReleaseStatus(status);
@@ -165,8 +165,8 @@ OrtStatus* Compute(mambapro::ScalarType type, OrtKernelContext* context) {
   p.d = static_cast<const float*>(data[kD]);
   p.delta_bias = static_cast<const float*>(data[kBias]);
   if (const char* problem = mambapro::CheckScan(p)) {
-    return Refuse("SelectiveScan: %s, got u %s, A %s", problem,
-                  Write(3, shapes[kU].sizes).value, Write(3, shapes[kA].sizes).value);
+    return Refuse("SelectiveScan: %s, got u %s, A %s", problem, Write(3, shapes[kU].sizes).value,
+                  Write(3, shapes[kA].sizes).value);
   }
   mambapro::ScanForwardCpu(p, {RunOnRuntimeThreads, context});
   return nullptr;
