@@ -1,4 +1,5 @@
 // Chooses how the CUDA scan is spread over the device, and launches it.
+#include <initializer_list>
 #include <limits>
 
 #include "scan_cuda.cuh"
@@ -13,11 +14,18 @@ constexpr int kThroughputLanes = 4, kThroughputChannels = 32;
 constexpr int kLatencyLanes = 8, kLatencyChannels = 8;
 constexpr int kBlocksToFill = 2;  // a multiprocessor
 
+static_assert(cuda::SharedBytes<kLatencyLanes, kLatencyChannels>(kMaxCudaStates / cuda::kGroup) <=
+                  48 * 1024,
+              "more shared memory than a launch gets without asking for it");
+
 int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool Valid(const ScanParams& p) {
-  return p.rows > 0 && p.groups > 0 && p.length > 0 && p.channels > 0 && p.states > 0 &&
-         p.states <= kMaxCudaStates && p.rows % p.groups == 0;
+  constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
+  for (int64_t size : {p.rows, p.groups, p.length, p.channels, p.states}) {
+    if (size < 1 || size > kLargest - cuda::kTileSteps) return false;
+  }
+  return p.states <= kMaxCudaStates && p.rows % p.groups == 0;
 }
 
 template <typename T, int kLanes, int kChannels, bool kMany>

@@ -76,10 +76,15 @@ __device__ __forceinline__ float TransposedSum(float* values, int lane) {
   return values[0];
 }
 
+// B and C of two neighbouring states, read in one access.
+struct alignas(16) StatePair {
+  float2 of[2];
+};
+
 // Two tiles, one being computed while the other is filled.
 template <int kChannels>
 struct Tiles {
-  float2 state[2][kTileSteps][kGroup];         // B, C
+  StatePair state[2][kTileSteps][kGroup / 2];
   float2 input[2][kTileSteps][kChannels];      // delta, delta * u
   float output[2][kTileSteps][kChannels + 1];  // y; the odd width spreads a column over the banks
 };
@@ -96,90 +101,111 @@ constexpr size_t SharedBytes(int64_t groups) {
 }
 
 // What one thread does for its block. For loads and stores a thread has channel `wide`, chosen so
-// that a warp touches neighbouring addresses; for the recurrence it has channel `own`.
+// that a warp touches neighbouring addresses; for the recurrence it has channel `own`. Pointers
+// move on from tile to tile, so that a tile costs no 64-bit multiplications.
 template <typename T, int kLanes, int kChannels>
 struct Worker {
   static constexpr int kThreads = Threads<kLanes, kChannels>();
-  static constexpr int kOwn = kGroup / kLanes;                     // states of a thread
-  static constexpr int kWide = kTileSteps * kChannels / kThreads;  // steps of a tile it loads
-  static constexpr int kPairs = kTileSteps * kGroup / kThreads;    // pairs of B and C it loads
+  static constexpr int kOwn = kGroup / kLanes;           // states of a thread
+  static constexpr int kWideHop = kThreads / kChannels;  // steps between two elements it loads
+  static constexpr int kWide = kTileSteps / kWideHop;    // elements of a tile it loads
+  static constexpr int kNarrowHop = kThreads / kGroup;   // the same for B and C
+  static constexpr int kNarrow = kTileSteps / kNarrowHop;
   static_assert(kThreads % 32 == 0 && kThreads % kChannels == 0 && kThreads % kGroup == 0, "");
+  static_assert(kOwn % 2 == 0, "a thread reads its states in pairs");
 
   const ScanParams& p;
   Tiles<kChannels>& tiles;
   const int thread = threadIdx.x;
   const int lane = thread % kLanes, own = thread / kLanes;
   const int wide = thread % kChannels, wide_step = thread / kChannels;
-  int64_t row, wide_channel, own_channel;  // own_channel counts through all groups
+  const int narrow = thread % kGroup, narrow_step = thread / kGroup;
+  const int length, states;
   bool has_wide, has_own;
   float skip = 0, bias = 0;
-  T u[kWide], delta[kWide], b[kPairs], c[kPairs];  // the tile that is on its way
+  const float* decay;                                // A of channel `own`
+  const T *u_next, *delta_next, *b_next, *c_next;    // what the thread loads first of the next tile
+  T* y_next;                                         // and stores first of the next finished one
+  T u[kWide], delta[kWide], b[kNarrow], c[kNarrow];  // the tile that is on its way
 
-  __device__ Worker(const ScanParams& params, Tiles<kChannels>& tiles_) : p(params), tiles(tiles_) {
-    const int64_t per_row = (p.channels + kChannels - 1) / kChannels;
-    row = blockIdx.x / per_row;
-    const int64_t first = blockIdx.x % per_row * kChannels;
-    const int64_t base = row / (p.rows / p.groups) * p.channels;
-    wide_channel = first + wide;
-    has_wide = wide_channel < p.channels;
-    own_channel = base + first + own;
+  __device__ Worker(const ScanParams& params, Tiles<kChannels>& tiles_)
+      : p(params),
+        tiles(tiles_),
+        length(static_cast<int>(params.length)),
+        states(static_cast<int>(params.states)) {
+    const unsigned per_row = static_cast<unsigned>((p.channels + kChannels - 1) / kChannels);
+    const unsigned row = blockIdx.x / per_row;
+    const unsigned group = row / (static_cast<unsigned>(p.rows) / static_cast<unsigned>(p.groups));
+    const int64_t first = static_cast<int64_t>(blockIdx.x % per_row) * kChannels;
+    has_wide = first + wide < p.channels;
     has_own = first + own < p.channels;
     if (has_wide) {
-      skip = p.d[base + wide_channel];
-      bias = p.delta_bias[base + wide_channel];
+      skip = p.d[group * p.channels + first + wide];
+      bias = p.delta_bias[group * p.channels + first + wide];
     }
+    decay = p.a + (group * p.channels + first + own) * p.states;
+    u_next = At<const T*>(p.u, row, wide_step, first + wide);
+    delta_next = At<const T*>(p.delta, row, wide_step, first + wide);
+    y_next = At<T*>(p.y, row, wide_step, first + wide);
+    b_next = At<const T*>(p.b, row, narrow_step, narrow);
+    c_next = At<const T*>(p.c, row, narrow_step, narrow);
   }
 
-  __device__ __forceinline__ static T Load(const ConstSequence& s, int64_t row, int64_t step,
-                                           int64_t column) {
-    return static_cast<const T*>(s.data)[row * s.row_stride + step * s.step_stride + column];
+  template <typename Pointer, typename S>
+  __device__ static Pointer At(const S& s, int64_t row, int64_t step, int64_t column) {
+    return static_cast<Pointer>(s.data) + row * s.row_stride + step * s.step_stride + column;
   }
 
-  __device__ __forceinline__ void FetchInput(int64_t tile) {
+  // Starts loading u and delta of the next tile, of which `left` steps or more are to come.
+  __device__ __forceinline__ void FetchInput(int left) {
 #pragma unroll
     for (int i = 0; i < kWide; ++i) {
-      const int64_t step = tile * kTileSteps + wide_step + i * (kThreads / kChannels);
-      const bool inside = has_wide && step < p.length;
-      u[i] = inside ? Load(p.u, row, step, wide_channel) : FromFloat<T>(0.0f);
-      delta[i] = inside ? Load(p.delta, row, step, wide_channel) : FromFloat<T>(0.0f);
+      const bool inside = has_wide && wide_step + i * kWideHop < left;
+      u[i] = inside ? u_next[i * kWideHop * p.u.step_stride] : FromFloat<T>(0.0f);
+      delta[i] = inside ? delta_next[i * kWideHop * p.delta.step_stride] : FromFloat<T>(0.0f);
     }
+    u_next += kTileSteps * p.u.step_stride;
+    delta_next += kTileSteps * p.delta.step_stride;
   }
 
   __device__ __forceinline__ void StageInput(int buffer) {
 #pragma unroll
     for (int i = 0; i < kWide; ++i) {
-      const int t = wide_step + i * (kThreads / kChannels);
+      const int t = wide_step + i * kWideHop;
       const float input = ToFloat(u[i]), step = Softplus(ToFloat(delta[i]) + bias);
       tiles.input[buffer][t][wide] = make_float2(step, step * input);
       tiles.output[buffer][t][wide] = skip * input;
     }
   }
 
-  __device__ __forceinline__ void FetchStates(int64_t tile, int64_t group) {
-    const int64_t n = group * kGroup + thread % kGroup;
+  // The same for B and C, of which the states from `first` on are loaded.
+  __device__ __forceinline__ void FetchStates(int left, int first, bool last) {
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const int64_t step = tile * kTileSteps + thread / kGroup + i * (kThreads / kGroup);
-      const bool inside = n < p.states && step < p.length;
-      b[i] = inside ? Load(p.b, row, step, n) : FromFloat<T>(0.0f);
-      c[i] = inside ? Load(p.c, row, step, n) : FromFloat<T>(0.0f);
+    for (int i = 0; i < kNarrow; ++i) {
+      const bool inside = first + narrow < states && narrow_step + i * kNarrowHop < left;
+      b[i] = inside ? b_next[first + i * kNarrowHop * p.b.step_stride] : FromFloat<T>(0.0f);
+      c[i] = inside ? c_next[first + i * kNarrowHop * p.c.step_stride] : FromFloat<T>(0.0f);
+    }
+    if (last) {
+      b_next += kTileSteps * p.b.step_stride;
+      c_next += kTileSteps * p.c.step_stride;
     }
   }
 
   __device__ __forceinline__ void StageStates(int buffer) {
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const int t = thread / kGroup + i * (kThreads / kGroup);
-      tiles.state[buffer][t][thread % kGroup] = make_float2(ToFloat(b[i]), ToFloat(c[i]));
+    for (int i = 0; i < kNarrow; ++i) {
+      const int t = narrow_step + i * kNarrowHop;
+      tiles.state[buffer][t][narrow / 2].of[narrow % 2] = make_float2(ToFloat(b[i]), ToFloat(c[i]));
     }
   }
 
-  // A of the thread's states, times log2(e); zero where there is no state.
-  __device__ __forceinline__ void LoadDecay(int64_t group, float* a) const {
+  // A of the thread's states from `first` on, times log2(e); zero where there is no state.
+  __device__ __forceinline__ void LoadDecay(int first, float* a) const {
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
-      const int64_t n = group * kGroup + lane * kOwn + i;
-      a[i] = has_own && n < p.states ? p.a[own_channel * p.states + n] * kLog2E : 0.0f;
+      const int n = first + lane * kOwn + i;
+      a[i] = has_own && n < states ? decay[n] * kLog2E : 0.0f;
     }
   }
 
@@ -192,12 +218,15 @@ struct Worker {
 #pragma unroll
       for (int t = 0; t < kLanes; ++t) {
         const float2 step = tiles.input[input_buffer][start + t][own];
-        const float2* state = &tiles.state[state_buffer][start + t][lane * kOwn];
         read[t] = 0.0f;
 #pragma unroll
-        for (int i = 0; i < kOwn; ++i) {
-          h[i] = Exp2(step.x * a[i]) * h[i] + step.y * state[i].x;
-          read[t] += h[i] * state[i].y;
+        for (int i = 0; i < kOwn; i += 2) {
+          const StatePair pair = tiles.state[state_buffer][start + t][(lane * kOwn + i) / 2];
+#pragma unroll
+          for (int k = 0; k < 2; ++k) {
+            h[i + k] = Exp2(step.x * a[i + k]) * h[i + k] + step.y * pair.of[k].x;
+            read[t] += h[i + k] * pair.of[k].y;
+          }
         }
       }
       const float sum = TransposedSum<kLanes>(read, lane);
@@ -205,16 +234,16 @@ struct Worker {
     }
   }
 
-  __device__ __forceinline__ void Store(int64_t tile, int buffer) const {
-    if (!has_wide) return;
+  // Stores a finished tile, of which `left` steps or more lie before the end.
+  __device__ __forceinline__ void Store(int left, int buffer) {
 #pragma unroll
     for (int i = 0; i < kWide; ++i) {
-      const int t = wide_step + i * (kThreads / kChannels);
-      const int64_t step = tile * kTileSteps + t;
-      if (step >= p.length) break;
-      static_cast<T*>(p.y.data)[row * p.y.row_stride + step * p.y.step_stride + wide_channel] =
-          FromFloat<T>(tiles.output[buffer][t][wide]);
+      const int t = wide_step + i * kWideHop;
+      if (has_wide && t < left) {
+        y_next[i * kWideHop * p.y.step_stride] = FromFloat<T>(tiles.output[buffer][t][wide]);
+      }
     }
+    y_next += kTileSteps * p.y.step_stride;
   }
 };
 
@@ -226,8 +255,7 @@ __global__ void __launch_bounds__(Threads<kLanes, kChannels>()) ScanKernel(const
   W worker(p, *reinterpret_cast<Tiles<kChannels>*>(shared_memory));
   float* kept = reinterpret_cast<float*>(shared_memory + sizeof(Tiles<kChannels>)) + threadIdx.x;
 
-  const int64_t count = (p.length + kTileSteps - 1) / kTileSteps;
-  const int groups = kMany ? static_cast<int>((p.states + kGroup - 1) / kGroup) : 1;
+  const int groups = kMany ? (worker.states + kGroup - 1) / kGroup : 1;
   float a[W::kOwn], h[W::kOwn];
 #pragma unroll
   for (int i = 0; i < W::kOwn; ++i) h[i] = 0.0f;
@@ -237,21 +265,22 @@ __global__ void __launch_bounds__(Threads<kLanes, kChannels>()) ScanKernel(const
     worker.LoadDecay(0, a);
   }
 
-  worker.FetchInput(0);
-  worker.FetchStates(0, 0);
+  int left = worker.length;  // steps from the tile's first on
+  worker.FetchInput(left);
+  worker.FetchStates(left, 0, groups == 1);
   worker.StageInput(0);
   worker.StageStates(0);
   __syncthreads();
 
-  int turn = 0;  // parity of the states' buffer
-  for (int64_t tile = 0; tile < count; ++tile) {
-    const int buffer = static_cast<int>(tile & 1);
+  int buffer = 0, turn = 0;  // the halves of `tiles` with the current inputs, and states
+  for (; left > 0; left -= kTileSteps, buffer ^= 1) {
     for (int group = 0; group < groups; ++group, turn ^= 1) {
-      const bool last = group + 1 == groups, more = tile + 1 < count;
-      if (last && more) worker.FetchInput(tile + 1);
-      if (!last || more) worker.FetchStates(last ? tile + 1 : tile, last ? 0 : group + 1);
+      const bool last = group + 1 == groups, more = left > kTileSteps;
+      if (last && more) worker.FetchInput(left - kTileSteps);
+      if (!last) worker.FetchStates(left, (group + 1) * kGroup, group + 2 == groups);
+      if (last && more) worker.FetchStates(left - kTileSteps, 0, groups == 1);
       if (kMany) {
-        worker.LoadDecay(group, a);
+        worker.LoadDecay(group * kGroup, a);
 #pragma unroll
         for (int i = 0; i < W::kOwn; ++i) h[i] = kept[(group * W::kOwn + i) * W::kThreads];
       }
@@ -260,14 +289,14 @@ __global__ void __launch_bounds__(Threads<kLanes, kChannels>()) ScanKernel(const
 #pragma unroll
         for (int i = 0; i < W::kOwn; ++i) kept[(group * W::kOwn + i) * W::kThreads] = h[i];
       }
-      // A thread writes back the finished outputs that it is about to replace by the next tile's.
-      if (group == 0 && tile > 0) worker.Store(tile - 1, buffer ^ 1);
+      // A thread stores the finished outputs that it is about to replace by the next tile's.
+      if (group == 0 && left < worker.length) worker.Store(kTileSteps, buffer ^ 1);
       if (last && more) worker.StageInput(buffer ^ 1);
       if (!last || more) worker.StageStates(turn ^ 1);
       __syncthreads();
     }
   }
-  worker.Store(count - 1, static_cast<int>((count - 1) & 1));
+  worker.Store(left + kTileSteps, buffer ^ 1);
 }
 
 }  // namespace cuda

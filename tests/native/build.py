@@ -18,8 +18,10 @@ EMULATED = [  # g++ compiles the CUDA sources as C++; it has no "#pragma unroll"
     *WARNINGS,
     "-Wno-unknown-pragmas",
     f"-I{EMULATION}",
+    f"-I{NATIVE}",
     f"-I{CORE}",
 ]
+MEMORY_SANITIZERS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 EMULATED_SCAN = [CORE / "scan_cuda.cu", EMULATION / "emulation.cc"]
 
 

@@ -8,6 +8,7 @@
 
 #ifdef MAMBAPRO_EMULATION_THREADS
 #include <pthread.h>
+#include <sched.h>
 
 #include <thread>
 #else
@@ -48,6 +49,24 @@ class Barrier {
 
  private:
   pthread_barrier_t barrier_;
+};
+
+// Waits without ThreadSanitizer's knowledge: a shuffle does not order the memory of its warp, so
+// that threads which rely on it for that shall be reported.
+class ShuffleBarrier {
+ public:
+  __attribute__((no_sanitize("thread"))) void Wait() {
+    const int round = __atomic_load_n(&round_, __ATOMIC_SEQ_CST);
+    if (__atomic_add_fetch(&arrived_, 1, __ATOMIC_SEQ_CST) == kWarp) {
+      __atomic_store_n(&arrived_, 0, __ATOMIC_SEQ_CST);
+      __atomic_store_n(&round_, round + 1, __ATOMIC_SEQ_CST);
+      return;
+    }
+    while (__atomic_load_n(&round_, __ATOMIC_SEQ_CST) == round) sched_yield();
+  }
+
+ private:
+  int arrived_ = 0, round_ = 0;
 };
 
 void RunThreads(std::vector<Thread>& threads, void (*body)(void*), void* context) {
@@ -98,6 +117,11 @@ class Barrier {
   int size_, arrived_ = 0, round_ = 0;
 };
 
+class ShuffleBarrier : public Barrier {
+ public:
+  ShuffleBarrier() : Barrier(kWarp) {}
+};
+
 void FiberMain() {
   fiber_body(fiber_context);
   fibers[running].done = progress = true;
@@ -141,14 +165,15 @@ void RunThreads(std::vector<Thread>& threads, void (*body)(void*), void* context
 
 #endif
 
+struct Warp {
+  ShuffleBarrier barrier;
+  uint32_t slots[kWarp] = {};
+};
+
 struct Block {
-  explicit Block(int size) : all(size) {
-    for (int i = 0; i < size; i += kWarp) warps.emplace_back(new Barrier(kWarp));
-    slots.resize(size);
-  }
+  explicit Block(int size) : all(size), warps(new Warp[size / kWarp]) {}
   Barrier all;
-  std::vector<std::unique_ptr<Barrier>> warps;
-  std::vector<uint32_t> slots;
+  std::unique_ptr<Warp[]> warps;
 };
 Block* block;
 
@@ -178,14 +203,15 @@ void EmulatedSyncThreads() {
   if (current->barriers++ != options.skipped_barrier) block->all.Wait();
 }
 
-uint32_t EmulatedShuffle(uint32_t mask, uint32_t bits, int source_mask) {
+__attribute__((no_sanitize("thread"))) uint32_t EmulatedShuffle(uint32_t mask, uint32_t bits,
+                                                                int source_mask) {
   if (mask != 0xFFFFFFFFu) Fail("a shuffle names less than its whole warp");
-  const int thread = static_cast<int>(current->index.x);
-  Barrier& warp = *block->warps[thread / kWarp];
-  block->slots[thread] = bits;
-  warp.Wait();
-  const uint32_t got = block->slots[thread ^ source_mask];
-  warp.Wait();
+  const unsigned thread = current->index.x, lane = thread % kWarp;
+  Warp& warp = block->warps[thread / kWarp];
+  warp.slots[lane] = bits;
+  warp.barrier.Wait();
+  const uint32_t got = warp.slots[lane ^ source_mask];
+  warp.barrier.Wait();
   return got;
 }
 
