@@ -83,6 +83,11 @@ size_t ScanBackwardScratchBytes(const ScanParams& params) noexcept;
 void ScanBackwardCpu(const ScanParams& params, const ScanGradients& gradients, void* scratch,
                      const ParallelFor& parallel) noexcept;
 
+// The scan's own exponential 2^x and softplus, value by value: their errors are tested, and the
+// exponential's rate is the bound that benchmarks/scan.py holds the scan against.
+void Exp2Cpu(const float* x, float* y, int64_t count) noexcept;
+void SoftplusCpu(const float* x, float* y, int64_t count) noexcept;
+
 // Name of the instruction set that the CPU functions use on this machine: "avx512", "avx2",
 // "neon" or "plain". MAMBAPRO_SIMD=plain|avx2|avx512 in the environment asks for a lesser one.
 const char* CpuInstructionSet() noexcept;

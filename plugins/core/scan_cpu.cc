@@ -12,6 +12,8 @@ namespace mambapro {
   void Forward(const ScanParams&, const ParallelFor&) noexcept;                               \
   size_t BackwardScratchBytes(const ScanParams&) noexcept;                                    \
   void Backward(const ScanParams&, const ScanGradients&, void*, const ParallelFor&) noexcept; \
+  void MapExp2(const float*, float*, int64_t) noexcept;                                       \
+  void MapSoftplus(const float*, float*, int64_t) noexcept;                                   \
   }
 
 #if defined(__x86_64__)
@@ -31,10 +33,14 @@ struct Implementation {
   void (*forward)(const ScanParams&, const ParallelFor&) noexcept;
   size_t (*scratch_bytes)(const ScanParams&) noexcept;
   void (*backward)(const ScanParams&, const ScanGradients&, void*, const ParallelFor&) noexcept;
+  void (*exp2)(const float*, float*, int64_t) noexcept;
+  void (*softplus)(const float*, float*, int64_t) noexcept;
 };
 
-#define MAMBAPRO_IMPLEMENTATION(set) \
-  Implementation { #set, set::Forward, set::BackwardScratchBytes, set::Backward }
+#define MAMBAPRO_IMPLEMENTATION(set)                                                             \
+  Implementation {                                                                               \
+    #set, set::Forward, set::BackwardScratchBytes, set::Backward, set::MapExp2, set::MapSoftplus \
+  }
 
 #if defined(__x86_64__)
 bool HasAvx512() {
@@ -103,6 +109,12 @@ size_t ScanBackwardScratchBytes(const ScanParams& params) noexcept {
 void ScanBackwardCpu(const ScanParams& params, const ScanGradients& gradients, void* scratch,
                      const ParallelFor& parallel) noexcept {
   Chosen().backward(params, gradients, scratch, parallel);
+}
+
+void Exp2Cpu(const float* x, float* y, int64_t count) noexcept { Chosen().exp2(x, y, count); }
+
+void SoftplusCpu(const float* x, float* y, int64_t count) noexcept {
+  Chosen().softplus(x, y, count);
 }
 
 const char* CpuInstructionSet() noexcept { return Chosen().name; }

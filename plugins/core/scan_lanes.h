@@ -35,8 +35,6 @@ inline Vec FromBits(Int i) {
   std::memcpy(&x, &i, sizeof(x));
   return x;
 }
-inline Vec Max(Vec a, Vec b) { return a > b ? a : b; }
-inline Vec Min(Vec a, Vec b) { return a < b ? a : b; }
 
 // The larger of the two; x if x is NaN. Compilers see no maxps in a comparison of vectors.
 inline Vec AtLeast(float limit, Vec x) {
@@ -84,7 +82,7 @@ inline Vec Exp2(Vec x) {
 }
 #endif
 
-// log(1 + exp(x)), relative error below 1e-6; NaN stays NaN.
+// log(1 + exp(x)), relative error below 1e-6 + 8e-8 |x|: the exponent is rounded. NaN stays NaN.
 inline Vec Softplus(Vec x) {
   const Vec magnitude = x < Vec{} ? x : -x;
   const Vec z = Exp2(magnitude * Set(kLog2E));
@@ -92,7 +90,7 @@ inline Vec Softplus(Vec x) {
   const Vec s = z / (Set(2.0f) + z), s2 = s * s;
   Vec p = Set(kAtanh[kAtanhTerms - 1]);
   for (int i = kAtanhTerms - 2; i >= 0; --i) p = p * s2 + Set(kAtanh[i]);
-  return (x > Vec{} ? x : Vec{} * x) + p * s;
+  return AtLeast(0.0f, x) + p * s;
 }
 
 inline Vec Sigmoid(Vec x) {
@@ -536,7 +534,21 @@ void SumTask(void* context, int64_t index) {
   c.gradients->delta_bias[index] = bias;
 }
 
+template <Vec (*kFunction)(Vec)>
+void Map(const float* x, float* y, int64_t count) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    Store<ScalarType::kFloat32, true>(kFunction(Load<ScalarType::kFloat32, true>(x, i, kLanes)), y,
+                                      i, kLanes);
+  }
+  const int rest = static_cast<int>(count - i);
+  if (rest > 0) StoreSome(kFunction(LoadSome(x + i, rest)), y + i, rest);
+}
+
 }  // namespace
+
+void MapExp2(const float* x, float* y, int64_t count) noexcept { Map<Exp2>(x, y, count); }
+void MapSoftplus(const float* x, float* y, int64_t count) noexcept { Map<Softplus>(x, y, count); }
 
 size_t BackwardScratchBytes(const ScanParams& p) noexcept {
   return sizeof(float) * p.rows * (Scratch::RowFloats(p) + Scratch::PartialFloats(p));
