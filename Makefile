@@ -3,15 +3,31 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-CODE := mambapro train export calibration runtime benchmarks tests
+CODE := mambapro train export calibration runtime benchmarks tests plugins setup.py
 
-.PHONY: demo test lint bench pin clean
+.PHONY: demo build test lint bench pin clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+# --- native code: the selective scan for PyTorch and ONNX Runtime ----------------------------------
+NATIVE := build/.built
+NATIVE_SOURCES := CMakeLists.txt CMakePresets.json $(wildcard cmake/*.cmake plugins/*.py \
+    plugins/*/CMakeLists.txt plugins/*/*.cmake plugins/*/*.cc plugins/*/*.h tests/native/*.cc)
+
+build: | $(INSTALLED)  ## compile the native scan into build/, where every stage finds it
+	cmake --preset cpu -DPython3_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build --preset cpu --parallel
+	@touch $(NATIVE)
+
+# For demo and test: without a compiler they run on the portable paths, and say so.
+$(NATIVE): $(NATIVE_SOURCES) | $(INSTALLED)
+	@if command -v cmake >/dev/null && command -v $(CXX) >/dev/null; then $(MAKE) build; \
+	else echo "no cmake or C++ compiler: the selective scan runs on its portable paths, slower"; \
+	mkdir -p $(@D) && touch $@; fi
 
 # --- the demo: what is already there and newer than its sources is kept ---------------------------
 TRAINING := $(wildcard mambapro/*.py mambapro/model/*.py mambapro/ops/*.py train/*.py train/data/*.py)
@@ -21,7 +37,7 @@ STREAMING := $(wildcard runtime/*.py configs/stream.yaml)
 demo: runs/stream/report.json runs/person/compare/report.json runs/vehicle/compare/report.json  ## train, export, compare and stream
 	$(BIN)/python benchmarks/demo.py
 
-runs/%/metrics.json: configs/demo_%.yaml $(TRAINING) | $(INSTALLED)
+runs/%/metrics.json: configs/demo_%.yaml $(TRAINING) | $(INSTALLED) $(NATIVE)
 	$(BIN)/python train/main.py --config $<
 
 runs/%/model.onnx: runs/%/metrics.json $(EXPORTING)
@@ -37,7 +53,7 @@ bench: demo  ## record the demo's figures and write them into README.md
 	$(BIN)/python benchmarks/demo.py --record
 
 # --- checks --------------------------------------------------------------------------------------
-test: $(INSTALLED)  ## all tests, with coverage
+test: $(INSTALLED) $(NATIVE)  ## all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: $(INSTALLED)  ## style and types

@@ -5,8 +5,8 @@ Looked for in this order: the folder that an environment variable names, an inst
 held against the checksums below; no package is installed. Exit 3 says what was tried.
 
 ONNX Runtime's come from Debian's libonnxruntime-dev by a private apt state, whose source is this
-machine's own Debian entry with the suite replaced; TensorRT's from a Python wheel that carries them.
-Standard library only: the build runs this with whatever python3 there is.
+machine's own Debian entry with the suite replaced; TensorRT's from a Python wheel that carries
+them. Standard library only: the build runs this with whatever python3 there is.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Headers:
     checksums: dict[str, str]
     """SHA-256 of each header that is fetched."""
     fetch: Callable[[Path], None]
-    """Puts the headers into an empty folder; raises Unavailable."""
+    """Puts the headers into an empty folder; raises UnavailableError."""
     advice: str
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """The headers cannot be had this way; the message says why."""
 
 
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         print(find(RUNTIMES[arguments.runtime], offline=arguments.offline))
-    except (Unavailable, OSError, subprocess.SubprocessError) as error:
+    except (UnavailableError, OSError, subprocess.SubprocessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_MISSING
     return 0
@@ -77,7 +77,7 @@ def find(headers: Headers, *, offline: bool = False) -> Path:
     if named:
         if (Path(named) / headers.main).is_file():
             return Path(named)
-        raise Unavailable(f"{headers.variable}={named} holds no {headers.main}")
+        raise UnavailableError(f"{headers.variable}={named} holds no {headers.main}")
     places = [p for pattern in headers.installed for p in sorted(Path("/").glob(pattern[1:]))]
     cached = cache_folder() / headers.cached
     for place in [*places, cached]:
@@ -85,11 +85,13 @@ def find(headers: Headers, *, offline: bool = False) -> Path:
             return place
     tried = ", ".join([*headers.installed, str(cached)])
     if offline:
-        raise Unavailable(f"no {headers.main} in {tried}; {headers.advice}")
+        raise UnavailableError(f"no {headers.main} in {tried}; {headers.advice}")
     try:
         _fetch_into(cached, headers)
-    except Unavailable as error:
-        raise Unavailable(f"no {headers.main} in {tried}, and {error}; {headers.advice}") from error
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"no {headers.main} in {tried}, and {error}; {headers.advice}"
+        ) from error
     return cached
 
 
@@ -118,7 +120,7 @@ def _check(folder: Path, checksums: dict[str, str]) -> None:
     for name, expected in checksums.items():
         actual = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if actual != expected:
-            raise Unavailable(f"{name} has SHA-256 {actual}, expected {expected}")
+            raise UnavailableError(f"{name} has SHA-256 {actual}, expected {expected}")
 
 
 # --- ONNX Runtime: a Debian package ---------------------------------------------------------------
@@ -127,7 +129,7 @@ def _check(folder: Path, checksums: dict[str, str]) -> None:
 def fetch_onnxruntime(folder: Path) -> None:
     """Take the C header out of the Debian package; apt checks signature and checksum of it."""
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise Unavailable("this machine has no apt")
+        raise UnavailableError("this machine has no apt")
     with tempfile.TemporaryDirectory(prefix="mambapro-apt-") as name:
         state = Path(name)
         apt = ["apt-get", *_private_apt(state, debian_source())]
@@ -151,7 +153,7 @@ def debian_source(etc: Path = Path("/etc/apt")) -> str:
                     if "Signed-By" in entry:
                         kept["Signed-By"] = entry["Signed-By"]
                     return "".join(f"{key}: {value}\n" for key, value in kept.items())
-    raise Unavailable(f"{etc} names no Debian archive")
+    raise UnavailableError(f"{etc} names no Debian archive")
 
 
 def _entries(path: Path) -> list[dict[str, str]]:
@@ -207,7 +209,7 @@ def _run(command: list[str], folder: Path) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S)
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
-        raise Unavailable(f"{Path(command[0]).name} failed: {last[0]}")
+        raise UnavailableError(f"{Path(command[0]).name} failed: {last[0]}")
 
 
 ONNXRUNTIME = Headers(

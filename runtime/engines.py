@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -10,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from mambapro import native
 from mambapro.cli import InputError, MissingError
 from mambapro.contract import CAMERA, EMBEDDING, IMAGES, MODALITIES, MODALITY_MASK, UNKNOWN_CAMERA
 from mambapro.spec import ModelSpec, spec_from_metadata
@@ -21,6 +24,8 @@ Embeddings = npt.NDArray[np.float32]
 
 DEFAULT_PROVIDERS: Final = ("CPUExecutionProvider",)
 DEFAULT_MAX_BATCH: Final = 16
+
+_logger = logging.getLogger(__name__)
 
 _INPUT_TYPES: Final = {
     IMAGES: "tensor(uint8)",
@@ -64,6 +69,7 @@ class OnnxEngine:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
         max_batch: int = DEFAULT_MAX_BATCH,
+        native_scan: bool = True,
     ) -> None:
         """Open ``path``, which export/to_onnx.py wrote.
 
@@ -72,6 +78,8 @@ class OnnxEngine:
             threads: threads of one call; None takes ONNX Runtime's choice, every core.
             providers: execution providers in order of preference; None is the CPU's.
             max_batch: triplets in one call; larger batches are split.
+            native_scan: run the selective scan by the operator of plugins/onnxruntime where it is
+                built, rather than by the loop in the file; says once in the log which one runs.
 
         Raises:
             InputError: the file is not a model file of ours, or an argument is out of range.
@@ -82,7 +90,8 @@ class OnnxEngine:
                 f"max_batch and threads must be at least 1, got {max_batch} and {threads}"
             )
         self.max_batch = max_batch
-        self._session = _open_session(Path(path), threads, tuple(providers or DEFAULT_PROVIDERS))
+        chosen = tuple(providers or DEFAULT_PROVIDERS)
+        self._session = _open_session(Path(path), threads, chosen, native_scan)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._spec = spec_from_metadata(metadata, str(path))
         _check_signature(self._session, str(path))
@@ -133,7 +142,7 @@ def _check_array(name: str, array: Any, shape: tuple[int, ...], dtype: type[np.g
 
 
 def _open_session(
-    path: Path, threads: int | None, providers: tuple[str, ...]
+    path: Path, threads: int | None, providers: tuple[str, ...], native_scan: bool
 ) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise InputError(f"there is no model file {path}; write one with export/to_onnx.py")
@@ -144,6 +153,8 @@ def _open_session(
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
+    if native_scan:
+        _register_scan(options, providers)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # ORT 1.31 has a class for each status, with no public base
@@ -153,6 +164,34 @@ def _open_session(
     if lost:
         raise MissingError(f"{lost[0]} did not start: its libraries or its device are missing")
     return session
+
+
+def _register_scan(options: onnxruntime.SessionOptions, providers: tuple[str, ...]) -> None:
+    """Add the native selective scan, which is the CPU provider's; other providers keep the loop."""
+    if providers[0] != "CPUExecutionProvider":
+        _announce(f"selective scan: the loop in the file, for {providers[0]}")
+        return
+    library = native.find_library("onnxruntime")
+    if library is None:
+        _announce(
+            "selective scan: the loop in the file, ten times slower than the native operator; "
+            + native.missing("onnxruntime")
+        )
+        return
+    try:
+        options.register_custom_ops_library(str(library))
+    except Exception as error:  # ORT 1.31 has a class for each status, with no public base
+        raise MissingError(
+            f"{library} does not load: {_line(error)}; build it again with `{native.ADVICE}`, "
+            f"or set {native.SWITCH}=off"
+        ) from error
+    _announce(f"selective scan: native operator, {library}")
+
+
+@functools.cache
+def _announce(message: str) -> None:
+    """Log once in a process."""
+    _logger.info(message)
 
 
 def _check_providers(providers: tuple[str, ...]) -> None:

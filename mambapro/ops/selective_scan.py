@@ -8,19 +8,31 @@ algorithm 2. With ``delta = softplus(delta + delta_bias)``, per channel and stat
 Shapes: u, delta (G*B, L, D), group-major; A (G, D, N), negative; B, C (G*B, L, N); D and
 delta_bias (G, D); the result y is (G*B, L, D). u, delta, B, C and y share one type; A, D,
 delta_bias and the state are float32 (or float64 throughout, for gradient checks).
+
+``selective_scan`` takes the fastest of these paths that is there: for float32 on the CPU the
+native operator of ``plugins/torch``; on CUDA the fused kernel of ``mamba_ssm``; else portable
+PyTorch code. ``MAMBAPRO_NATIVE=off`` asks for the portable one everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mambapro import native
+
 STATE_BYTES = 4 << 20
 """States of at most this many bytes are held at once: a chunk of the batch that stays in cache."""
+MAX_STATES: Final = 256
+"""The native operator and mamba_ssm take no more states."""
+
+_logger = logging.getLogger(__name__)
 
 
 def selective_scan_reference(
@@ -46,11 +58,23 @@ def selective_scan_reference(
 def selective_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
 ) -> Tensor:
-    """Scan with all exponentials computed ahead; see the module for shapes and types.
+    """Scan on the fastest path that is there; see the module for shapes, types and paths.
 
     Raises ValueError that names the argument, what it got and what is legal.
     """
-    _check(u, delta, A, B, C, D, delta_bias)
+    inputs = (u, delta, A, B, C, D, delta_bias)
+    _check(*inputs)
+    if operator := _native(u, A):
+        return operator.scan_forward(*inputs)
+    if fused := _fused(u, A):
+        return _scan_fused(fused, *inputs)
+    return _scan_portable(*inputs)
+
+
+def _scan_portable(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
+) -> Tensor:
+    """Compute all exponentials ahead, then walk the sequence."""
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
     for group, rows in _chunks(u, A):
         _, states = _states(u[rows], delta[rows], A[group], B[rows], delta_bias[group])
@@ -71,6 +95,23 @@ def selective_scan_backward(
     delta_bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients for the seven inputs of :func:`selective_scan`; the states are computed again."""
+    inputs = (u, delta, A, B, C, D, delta_bias)
+    if operator := _native(u, A):
+        gradients: tuple[Tensor, ...] = operator.scan_backward(grad_y, *inputs)
+        return gradients  # type: ignore[return-value]
+    return _backward_portable(grad_y, *inputs)
+
+
+def _backward_portable(
+    grad_y: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     grad_u, grad_delta, grad_B, grad_C = (
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (u, delta, B, C)
     )
@@ -97,6 +138,86 @@ def selective_scan_backward(
         grad_u[rows] = (into_input * step + D[group] * gy).to(u.dtype)
         grad_D[group] += (gy * inputs).sum((0, 1))
     return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_bias
+
+
+# --- paths that need something built or installed -------------------------------------------------
+
+
+def _native(u: Tensor, A: Tensor) -> Any | None:
+    """Return the operators of plugins/torch if they can scan these tensors."""
+    if u.device.type != "cpu" or u.dtype != torch.float32 or A.dtype != torch.float32:
+        return None
+    return _load_native() if A.shape[2] <= MAX_STATES and native.enabled() else None
+
+
+@functools.cache
+def _load_native() -> Any | None:
+    """Load the library of plugins/torch once and say which path is taken."""
+    path = native.find_library("torch")
+    if path is None:
+        _logger.info(
+            "selective scan: portable path, several times slower; %s", native.missing("torch")
+        )
+        return None
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:  # built for another torch
+        _logger.warning("selective scan: portable path, several times slower; %s", error)
+        return None
+    operators = torch.ops.mambapro_native
+    _logger.info("selective scan: native path (%s), %s", operators.instruction_set(), path)
+    return operators
+
+
+def _fused(u: Tensor, A: Tensor) -> Callable[..., Tensor] | None:
+    """Return mamba_ssm's fused scan if it is installed and can scan these tensors."""
+    if u.device.type != "cuda" or A.dtype != torch.float32 or u.dtype == torch.float64:
+        return None
+    return _load_fused() if A.shape[2] <= MAX_STATES and native.enabled() else None
+
+
+@functools.cache
+def _load_fused() -> Callable[..., Tensor] | None:
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    except ImportError as error:
+        _logger.info("selective scan: portable path on CUDA, slow; install mamba-ssm (%s)", error)
+        return None
+    _logger.info("selective scan: mamba_ssm's fused kernel")
+    return selective_scan_fn
+
+
+def _scan_fused(
+    fused: Callable[..., Tensor],
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+) -> Tensor:
+    """Call mamba_ssm's scan once a group; it wants channels before time: (b, D, L)."""
+    groups = A.shape[0]
+    outputs = []
+    for g, (u_g, delta_g, B_g, C_g) in enumerate(
+        zip(*(x.transpose(1, 2).chunk(groups) for x in (u, delta, B, C)), strict=True)
+    ):
+        y = fused(u_g, delta_g, A[g], B_g, C_g, D[g], None, delta_bias[g], True)
+        outputs.append(y.transpose(1, 2))
+    return torch.cat(outputs).contiguous()
+
+
+def _fused_gradients(
+    fused: Callable[..., Tensor], grad_y: Tensor, inputs: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Scan again with gradients on: mamba_ssm's own backward kernel does the work."""
+    with torch.enable_grad():
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        return torch.autograd.grad(_scan_fused(fused, *leaves), leaves, grad_y)
+
+
+# --- the portable path ----------------------------------------------------------------------------
 
 
 def _states(
@@ -183,7 +304,10 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, ...]:
-    result: tuple[Tensor, ...] = selective_scan_backward(grad_y, *ctx.saved_tensors)
+    inputs = ctx.saved_tensors
+    if fused := _fused(inputs[0], inputs[2]):
+        return _fused_gradients(fused, grad_y, inputs)
+    result: tuple[Tensor, ...] = selective_scan_backward(grad_y, *inputs)
     return result
 
 

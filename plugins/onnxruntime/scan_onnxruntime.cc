@@ -21,7 +21,7 @@ enum Input : size_t { kU, kDelta, kA, kB, kC, kD, kBias, kInputs };
 constexpr const char* kNames[kInputs] = {"u", "delta", "A", "B", "C", "D", "delta_bias"};
 constexpr bool IsSequence(size_t input) { return input != kA && input != kD && input != kBias; }
 
-const OrtApi* api = nullptr;  // set once by RegisterCustomOps
+const OrtApi* api = nullptr;  // set once, by the first RegisterCustomOps
 
 __attribute__((format(printf, 1, 2))) OrtStatus* Refuse(const char* format, ...) {
   char text[320];
@@ -216,26 +216,28 @@ OrtCustomOp MakeOperator() {
   return op;
 }
 
-}  // namespace
-
-extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
-    OrtSessionOptions* options, const OrtApiBase* base) {
-  api = base->GetApi(kApiVersion);
-  if (!api) {
-    std::fprintf(stderr, "mambapro: ONNX Runtime %s is too old, 1.%u or newer is needed\n",
-                 base->GetVersionString(), kApiVersion);
-    const OrtApi* oldest = base->GetApi(1);
-    return oldest->CreateStatus(ORT_NOT_IMPLEMENTED, "mambapro: this ONNX Runtime is too old");
-  }
+// The one domain of this process: it must outlive every session, and none tells when it ends.
+OrtStatus* MakeDomain(OrtCustomOpDomain** domain) {
   static const OrtCustomOp single =
       MakeOperator<ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, mambapro::ScalarType::kFloat32>();
   static const OrtCustomOp half =
       MakeOperator<ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16, mambapro::ScalarType::kFloat16>();
-  OrtCustomOpDomain* domain = nullptr;
-  MAMBAPRO_RETURN_IF_ERROR(api->CreateCustomOpDomain(kDomain, &domain));
-  // The domain must outlive every session that uses it and none of them tells when it ends, so it
-  // lives as long as the process.
-  MAMBAPRO_RETURN_IF_ERROR(api->CustomOpDomain_Add(domain, &single));
-  MAMBAPRO_RETURN_IF_ERROR(api->CustomOpDomain_Add(domain, &half));
+  MAMBAPRO_RETURN_IF_ERROR(api->CreateCustomOpDomain(kDomain, domain));
+  MAMBAPRO_RETURN_IF_ERROR(api->CustomOpDomain_Add(*domain, &single));
+  return api->CustomOpDomain_Add(*domain, &half);
+}
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
+    OrtSessionOptions* options, const OrtApiBase* base) {
+  static const bool new_enough = (api = base->GetApi(kApiVersion)) != nullptr;
+  if (!new_enough) {
+    return base->GetApi(1)->CreateStatus(ORT_NOT_IMPLEMENTED,
+                                         "mambapro needs ONNX Runtime 1.17 or newer");
+  }
+  static OrtCustomOpDomain* domain = nullptr;
+  static OrtStatus* const problem = MakeDomain(&domain);
+  if (problem) return api->CreateStatus(api->GetErrorCode(problem), api->GetErrorMessage(problem));
   return api->AddCustomOpDomain(options, domain);
 }

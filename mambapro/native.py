@@ -1,0 +1,67 @@
+"""Find the compiled libraries of ``plugins/``. Standard library only: every stage may ask.
+
+``MAMBAPRO_NATIVE=off`` in the environment asks for the portable paths; ``MAMBAPRO_NATIVE_DIR``
+names the one folder to look in.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, Literal
+
+from mambapro.cli import InputError, MissingError
+
+Part = Literal["torch", "onnxruntime", "tensorrt"]
+"""The runtime that loads the library."""
+
+SWITCH: Final = "MAMBAPRO_NATIVE"
+FOLDER: Final = "MAMBAPRO_NATIVE_DIR"
+ADVICE: Final = "make build"
+
+_SUFFIX: Final = ".so"
+_PACKAGE: Final = Path(__file__).resolve().parent
+
+
+def enabled() -> bool:
+    """Whether native code may be used; raises InputError if the switch is neither on nor off."""
+    value = os.environ.get(SWITCH, "on")
+    if value not in ("on", "off"):
+        raise InputError(f"{SWITCH} must be on or off, got {value!r}")
+    return value == "on"
+
+
+def folders() -> list[Path]:
+    """Return where libraries are looked for, the first choice first."""
+    named = os.environ.get(FOLDER)
+    if named:
+        return [Path(named)]
+    # The checkout's own build, then what an installation of the package brought along.
+    return [_PACKAGE.parent / "build" / "lib", _PACKAGE / "lib"]
+
+
+def find_library(part: Part) -> Path | None:
+    """Return the library for ``part``; None if it is not built or native code is switched off."""
+    if not enabled():
+        return None
+    return next((path for path in _candidates(part) if path.is_file()), None)
+
+
+def require_library(part: Part) -> Path:
+    """Return the library for ``part``; raise MissingError with the paths tried if there is none."""
+    found = find_library(part)
+    if found is None:
+        raise MissingError(missing(part))
+    return found
+
+
+def missing(part: Part) -> str:
+    """Say why there is no library for ``part``, and what to do."""
+    if not enabled():
+        return f"native code is switched off by {SWITCH}=off"
+    tried = ", ".join(map(str, _candidates(part)))
+    return f"no native library for {part}: tried {tried}; build it with `{ADVICE}`"
+
+
+def _candidates(part: Part) -> list[Path]:
+    return [folder / f"libmambapro_{part}{_SUFFIX}" for folder in folders()]
