@@ -26,7 +26,7 @@ REPORT = re.compile(
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> list[dict[str, str]]:
     nvcc = shutil.which(os.environ.get("CUDACXX", "nvcc"))
-    require(nvcc, "nvcc")
+    require(nvcc, "nvcc", "MAMBAPRO_REQUIRE_NVCC=1")
     output = tmp_path_factory.mktemp("cuda") / "scan_cuda.o"
     targets = [f"-gencode=arch=compute_{sm},code=sm_{sm}" for sm in ARCHITECTURES]
     warnings = ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-Werror"]

@@ -25,13 +25,14 @@ MEMORY_SANITIZERS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recov
 EMULATED_SCAN = [CORE / "scan_cuda.cu", EMULATION / "emulation.cc"]
 
 
-def require(present: object, what: str) -> None:
-    """Skip the test without `what`; fail instead where CI=true, which promises to have it."""
+def require(present: object, what: str, promise: str = "CI=true") -> None:
+    """Skip the test without `what`; fail where the environment variable `promise` is so set."""
     if present:
         return
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI must have {what}")
-    pytest.skip(f"no {what} here")
+    variable, value = promise.split("=")
+    if os.environ.get(variable) == value:
+        pytest.fail(f"{promise} promises {what}")
+    pytest.skip(f"no {what}; with {promise} this is a failure")
 
 
 def compile_cpp(output: Path, sources: Sequence[Path], flags: Sequence[str]) -> Path:
