@@ -94,6 +94,15 @@ def test_matches_float64_oracle(library, case, processors):
     close(y, oracle(*inputs), SCAN_FLOAT16 if case.half else SCAN_FLOAT32)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("groups", "length"), [(1, 384), (3, 128)])
+@pytest.mark.parametrize("processors", [THROUGHPUT, LATENCY])
+def test_shapes_of_the_network(library, processors, groups, length):
+    case = ScanCase("network", groups=groups, batch=1, length=length, channels=1024)
+    inputs = case.inputs()
+    close(run(library, inputs, processors=processors), oracle(*inputs), SCAN_FLOAT32)
+
+
 @pytest.mark.parametrize("processors", [THROUGHPUT, LATENCY])
 def test_bfloat16(library, processors):
     inputs = [
