@@ -26,6 +26,13 @@ def close(actual, expected, tolerance):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
 
+@pytest.fixture
+def portable(monkeypatch):
+    """Take the portable path even where native code is built."""
+    monkeypatch.setenv("MAMBAPRO_NATIVE", "off")
+
+
+@pytest.mark.usefixtures("portable")
 @pytest.mark.parametrize("scan", [selective_scan, selective_scan_reference])
 @pytest.mark.parametrize("case", scan_cases(), ids=str)
 def test_matches_float64_oracle(scan, case):

@@ -14,6 +14,10 @@ SCAN_FLOAT16 = 2e-3
 """Relative to the largest value: u, delta, B, C and y are rounded to 11 bits."""
 SCAN_GRADIENT = 1e-8
 """Relative, in float64: torch's softplus turns linear at 20, its derivative in ours does not."""
+SCAN_GRADIENT_FLOAT32 = 1e-4
+"""Relative to the largest value, float32 against float64: sums over steps, channels and rows."""
+SCAN_PATHS = 1e-4
+"""Absolute, on unit-length embeddings: native operator against the loop in the file."""
 GRADIENT_ZERO = 1e-5
 """Absolute: the bias before a BatchNorm has no gradient but rounding; all others exceed 1e-3."""
 SCAN_BFLOAT16 = 8e-3

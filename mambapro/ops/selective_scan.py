@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -144,25 +145,26 @@ def _backward_portable(
 
 
 def _native(u: Tensor, A: Tensor) -> Any | None:
-    """Return the operators of plugins/torch if they can scan these tensors."""
+    """Return the operators of plugins/torch if they are built and can scan these tensors."""
     if u.device.type != "cpu" or u.dtype != torch.float32 or A.dtype != torch.float32:
         return None
-    return _load_native() if A.shape[2] <= MAX_STATES and native.enabled() else None
+    if A.shape[2] > MAX_STATES:
+        return None
+    return _load_native(native.find_library("torch"))
 
 
 @functools.cache
-def _load_native() -> Any | None:
-    """Load the library of plugins/torch once and say which path is taken."""
-    path = native.find_library("torch")
+def _load_native(path: Path | None) -> Any | None:
+    """Load the library of plugins/torch and say which path is taken, once."""
     if path is None:
         _logger.info(
-            "selective scan: portable path, several times slower; %s", native.missing("torch")
+            "selective scan: portable path, many times slower; %s", native.missing("torch")
         )
         return None
     try:
         torch.ops.load_library(path)
     except OSError as error:  # built for another torch
-        _logger.warning("selective scan: portable path, several times slower; %s", error)
+        _logger.warning("selective scan: portable path, many times slower; %s", error)
         return None
     operators = torch.ops.mambapro_native
     _logger.info("selective scan: native path (%s), %s", operators.instruction_set(), path)

@@ -1,0 +1,205 @@
+"""Finding the native libraries, fetching headers, and the native tests under the sanitizers."""
+
+import hashlib
+import logging
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mambapro import native
+from mambapro.cli import InputError, MissingError
+from plugins import fetch_headers
+from runtime import engines
+from runtime.engines import OnnxEngine
+from tests.export_samples import exported
+from tests.native.build import require
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv(native.FOLDER, str(tmp_path))
+    return tmp_path
+
+
+def test_the_named_folder_is_the_only_one(folder):
+    assert native.find_library("torch") is None
+    built = folder / "libmambapro_torch.so"
+    built.touch()
+    assert native.find_library("torch") == built
+    assert native.require_library("torch") == built
+
+
+def test_missing_library_names_the_paths_tried(folder, monkeypatch):
+    with pytest.raises(MissingError, match=f"tried {folder}/libmambapro_onnxruntime.so; .*make b"):
+        native.require_library("onnxruntime")
+    monkeypatch.delenv(native.FOLDER)
+    assert str(ROOT / "build" / "lib") in native.missing("onnxruntime")
+
+
+def test_switch(folder, monkeypatch):
+    (folder / "libmambapro_torch.so").touch()
+    monkeypatch.setenv(native.SWITCH, "off")
+    assert native.find_library("torch") is None
+    with pytest.raises(MissingError, match="switched off by MAMBAPRO_NATIVE=off"):
+        native.require_library("torch")
+    monkeypatch.setenv(native.SWITCH, "maybe")
+    with pytest.raises(InputError, match="must be on or off, got 'maybe'"):
+        native.find_library("torch")
+
+
+def test_engine_says_once_which_path_runs(folder, caplog):
+    engines._announce.cache_clear()
+    with caplog.at_level(logging.INFO, "runtime.engines"):
+        for _ in range(2):
+            OnnxEngine(exported()[0].path, threads=1)
+    (record,) = caplog.records
+    assert "the loop in the file, ten times slower" in record.getMessage()
+    assert str(folder) in record.getMessage()
+
+
+def test_engine_refuses_a_library_that_does_not_load(folder):
+    (folder / "libmambapro_onnxruntime.so").write_text("not a library")
+    with pytest.raises(MissingError, match=r"does not load.*make build.*MAMBAPRO_NATIVE=off"):
+        OnnxEngine(exported()[0].path, threads=1)
+
+
+# --- headers -------------------------------------------------------------------------------------
+
+
+def headers(content: bytes = b"#pragma once\n", **changes) -> fetch_headers.Headers:
+    def fetch(to: Path) -> None:
+        (to / "runtime.h").write_bytes(content)
+
+    return replace(
+        fetch_headers.ONNXRUNTIME,
+        main="runtime.h",
+        installed=(),
+        cached="runtime-1",
+        checksums={"runtime.h": hashlib.sha256(b"#pragma once\n").hexdigest()},
+        fetch=fetch,
+        **changes,
+    )
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("MAMBAPRO_ONNXRUNTIME_INCLUDE", raising=False)
+    return tmp_path / "cache" / "mambapro" / "headers"
+
+
+def test_headers_are_fetched_once(cache):
+    assert fetch_headers.find(headers()) == cache / "runtime-1"
+    unavailable = headers(content=b"never fetched again")
+    assert fetch_headers.find(unavailable) == cache / "runtime-1"
+
+
+def test_headers_with_another_checksum_never_reach_the_cache(cache):
+    with pytest.raises(fetch_headers.UnavailableError, match=r"runtime.h has SHA-256 .* expected"):
+        fetch_headers.find(headers(content=b"changed"))
+    assert not list(cache.iterdir())
+
+
+def test_named_and_installed_headers_come_first(cache, tmp_path, monkeypatch):
+    installed = tmp_path / "sdk-2" / "include"
+    installed.mkdir(parents=True)
+    (installed / "runtime.h").touch()
+    found = replace(headers(), installed=(f"{tmp_path}/sdk-*/include",))
+    assert fetch_headers.find(found) == installed
+    monkeypatch.setenv("MAMBAPRO_ONNXRUNTIME_INCLUDE", str(tmp_path))
+    with pytest.raises(fetch_headers.UnavailableError, match=r"holds no runtime\.h"):
+        fetch_headers.find(found)
+
+
+def test_offline_says_where_it_looked(cache, capsys, monkeypatch):
+    monkeypatch.setitem(fetch_headers.RUNTIMES, "onnxruntime", headers())
+    assert fetch_headers.main(["onnxruntime", "--offline"]) == fetch_headers.EXIT_MISSING
+    assert str(cache / "runtime-1") in capsys.readouterr().err
+
+
+SOURCES = """# a comment
+Types: deb
+URIs: http://deb.example.org/debian
+Suites: bookworm bookworm-updates
+Components: main contrib
+Signed-By: /usr/share/keyrings/debian.gpg
+
+Types: deb
+URIs: http://deb.example.org/debian-security
+Suites: bookworm-security
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("debian.sources", SOURCES),
+        (
+            "debian.list",
+            "deb [arch=amd64 signed-by=/usr/share/keyrings/debian.gpg] "
+            "http://deb.example.org/debian bookworm main\n",
+        ),
+    ],
+)
+def test_debian_entry_keeps_archive_and_key(tmp_path, name, text):
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / "sources.list.d" / name).write_text(text)
+    assert fetch_headers.debian_source(tmp_path) == (
+        "Types: deb\nURIs: http://deb.example.org/debian\nSuites: trixie\nComponents: main\n"
+        "Signed-By: /usr/share/keyrings/debian.gpg\n"
+    )
+
+
+def test_no_debian_archive_is_said(tmp_path):
+    with pytest.raises(fetch_headers.UnavailableError, match="names no Debian archive"):
+        fetch_headers.debian_source(tmp_path)
+
+
+# --- the build -----------------------------------------------------------------------------------
+
+
+def cmake(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["cmake", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.fixture
+def needs_cmake():
+    require(shutil.which("cmake") and shutil.which("c++"), "cmake and C++ compiler")
+
+
+@pytest.mark.slow
+def test_native_tests_pass_under_the_sanitizers(needs_cmake, tmp_path):
+    """Every size, type, stride and instruction set; a read out of bounds ends the program."""
+    configured = cmake("--preset", "sanitize", "-B", tmp_path)
+    assert configured.returncode == 0, configured.stderr
+    for target in ("functions_test", "scan_test"):
+        built = cmake("--build", tmp_path, "--parallel", "2", "--target", target)
+        assert built.returncode == 0, built.stdout
+    done = subprocess.run(
+        ["ctest", "-L", "cpu", "--output-on-failure"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    assert "100% tests passed, 0 tests failed out of 6" in done.stdout
+
+
+def test_parts_say_why_they_are_left_out(needs_cmake, tmp_path):
+    options = [f"-DMAMBAPRO_BUILD_{part}=OFF" for part in ("CUDA", "TENSORRT", "TESTS", "TORCH")]
+    empty = f"-DMAMBAPRO_ONNXRUNTIME_INCLUDE={tmp_path}"
+    done = cmake("-S", ROOT, "-B", tmp_path / "build", *options, empty)
+    assert done.returncode == 0, done.stderr
+    assert "PyTorch operator        left out: switched off" in done.stdout
+    assert f"ONNX Runtime operator   built with {tmp_path}" in done.stdout
+
+
+def test_a_part_that_must_be_built_fails_without_its_needs(needs_cmake, tmp_path):
+    options = ["-DMAMBAPRO_BUILD_TORCH=ON", "-DPython3_EXECUTABLE=/usr/bin/false"]
+    done = cmake("-S", ROOT, "-B", tmp_path, *options)
+    assert done.returncode != 0
+    assert "MAMBAPRO_BUILD_TORCH=ON, but" in done.stderr
+    done = cmake("-S", ROOT, "-B", tmp_path, "-DMAMBAPRO_BUILD_TORCH=maybe")
+    assert "must be AUTO, ON or OFF, got maybe" in done.stderr
