@@ -19,6 +19,7 @@ namespace {
 constexpr int kLanes = MAMBAPRO_LANES;
 constexpr int kSteps = 16;       // steps of a chunk: its inputs stay in the first-level cache
 constexpr int kStateBlock = 16;  // states held in registers at once
+constexpr int kSmallBlock = 4;   // and when fewer are left
 constexpr int kVectors = 4;      // vectors of channels of a task: whole cache lines for halves too
 
 typedef float Vec __attribute__((vector_size(4 * kLanes)));
@@ -256,6 +257,9 @@ inline void AdvanceAll(int steps, int64_t states, const Vec* delta, const Vec* d
   int64_t n = 0;
   for (; n + kStateBlock <= states; n += kStateBlock) {
     Advance<kStateBlock>(steps, states, delta, driven, a + n, b + n, c + n, h + n, y);
+  }
+  for (; n + kSmallBlock <= states; n += kSmallBlock) {
+    Advance<kSmallBlock>(steps, states, delta, driven, a + n, b + n, c + n, h + n, y);
   }
   for (; n < states; ++n) {
     AdvanceOne(steps, states, delta, driven, a[n], b + n, c + n, h + n, y);
