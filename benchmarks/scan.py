@@ -50,6 +50,8 @@ SLOW_STEPS = 4096
 """Steps (rows times length) beyond which sequential torch and mambapy are left out."""
 BLOCKS, BLOCK_S, MOST_CALLS = 5, 0.1, 40
 """Blocks of calls of each path, about how long one takes, and the most calls in it."""
+ENOUGH_S = 1.5
+"""A path that has been measured for so long needs no further block."""
 PAUSE_S = 0.25
 """OpenMP's workers spin for 0.2 s after their last work."""
 
@@ -243,12 +245,14 @@ def medians(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(BLOCKS):
         for name, call in calls.items():
+            if sum(taken[name]) > ENOUGH_S:
+                continue
             time.sleep(PAUSE_S)
             first = seconds(call)
-            count = max(1, min(MOST_CALLS, round(BLOCK_S / first)))
+            count = min(MOST_CALLS, round(BLOCK_S / first))
             for _ in range(count // 4):
                 call()
-            taken[name] += [seconds(call) for _ in range(count)]
+            taken[name] += [seconds(call) for _ in range(count)] or [first]
     return {name: 1e3 * statistics.median(values) for name, values in taken.items()}
 
 
