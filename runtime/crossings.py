@@ -74,6 +74,10 @@ class Crossings:
         """Remember where ``track`` was seen on its own."""
         self._courses.setdefault(track, Course()).seen.append((time_s, box))
 
+    def drop(self, track: int) -> None:
+        """Forget ``track``."""
+        self._courses.pop(track, None)
+
     def forget(self, tracks: set[int]) -> None:
         """Drop every track but ``tracks``."""
         self._courses = {n: course for n, course in self._courses.items() if n in tracks}

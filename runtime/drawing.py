@@ -109,7 +109,7 @@ class Mosaic:
 
     def draw(self, events: Sequence[EventLine]) -> Picture:
         """Return the mosaic (H, W, 3) uint8."""
-        canvas = self._page.copy()
+        canvas: Picture = self._page.copy()
         top = HEADER
         for rig, (height, widths) in self._panels.items():
             self._draw_rig(canvas, rig, top, height, widths)
@@ -169,7 +169,7 @@ def _draw_panel(view: Picture, modality: Modality, row: Row | None) -> None:
     rule = cv2.INTER_AREA if halved else cv2.INTER_LINEAR
     cv2.resize(picture, (width, height), dst=view, interpolation=rule)
     scale = np.array([width / picture.shape[1], height / picture.shape[0]] * 2)
-    for mark in row.marks:
+    for mark in sorted(row.marks, key=lambda mark: mark.identity is not None):
         if modality in mark.boxes:
             _draw_mark(view, mark, np.multiply(mark.boxes[modality], scale).round().astype(int))
     put_label(view, TITLES[modality], (8, 8), 13, INK, PAGE)

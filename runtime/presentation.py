@@ -22,6 +22,8 @@ from runtime.scoring import Scorer
 from runtime.sheet import match_sheet
 from runtime.video import VideoWriter
 
+BRIGHT_LUMA: Final = 40.0
+DARK_WORTH: Final = 0.4
 MATCH_WORTH: Final = {"match": 3.0, "new": 1.0, "waiting": 0.2, "unidentified": 0.2}
 
 
@@ -112,10 +114,18 @@ class Presentation:
 
 
 def _worth(rows: Sequence[Row]) -> float:
-    """Return how much there is to see: matches first, at several rigs at once best."""
-    per_rig = [sum(MATCH_WORTH[mark.state] * len(mark.boxes) for mark in row.marks) for row in rows]
-    shown = [min(worth, 12.0) for worth in per_rig]
+    """Return how much there is to see: matches first, by daylight, at several rigs at once."""
+    shown = [
+        min(12.0, sum(MATCH_WORTH[mark.state] * len(mark.boxes) for mark in row.marks))
+        * (1.0 if _bright(row) else DARK_WORTH)
+        for row in rows
+    ]
     return sum(shown) + 4.0 * sum(worth > 0 for worth in shown)
+
+
+def _bright(row: Row) -> bool:
+    picture = row.pictures.get("rgb")
+    return picture is not None and float(picture[::16, ::16].mean()) > BRIGHT_LUMA
 
 
 def _line(sighting: Sighting) -> EventLine:

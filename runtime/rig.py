@@ -60,14 +60,13 @@ class RigWatcher:
         self.rig = rig
         self._config, self._before = config, before
         self._homographies = homographies(rig)
-        height, width = before.sizes[rig.reference]
-        size = height, width
+        size = before.sizes[rig.reference]
         self._detector = Detector(
             config.detect, rig.reference, size, self._homographies, before.frame_rate
         )
         self._detector.prime(before.backgrounds)
-        self._tracker = Tracker(config.track, config.detect, before.frame_rate, height * width)
-        self._sampler = Sampler(config.sample, rig.name, (height, width))
+        self._tracker = Tracker(config.track, config.detect, before.frame_rate, size)
+        self._sampler = Sampler(config.sample, rig.name, size)
         self.synchroniser = Synchroniser(
             tuple(rig.cameras),
             rig.reference,

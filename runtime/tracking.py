@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import supervision
@@ -14,6 +14,15 @@ from mambapro.contract import Subject
 from runtime.config import DetectConfig, TrackConfig
 from runtime.crossings import Crossings
 from runtime.detection import Boxes, Detections
+
+EDGE_PX: Final = 3
+GONE_S: Final = 0.25
+"""A track that was last seen at the edge of the picture and not for this long has left."""
+LEAVING_FRAMES: Final = 15
+LEAVING: Final = 0.3
+BACK: Final = 1.6
+"""So has one that shrank to LEAVING of its largest area at the edge and then grew BACK-fold."""
+CLEAR_VOTES: Final = 10
 
 Box = tuple[float, float, float, float]
 
@@ -51,11 +60,13 @@ class Tracker:
     """Wraps a tracker of the `trackers` library: starts, ends and confirms tracks."""
 
     def __init__(
-        self, config: TrackConfig, detect: DetectConfig, frame_rate: float, picture_px: int
+        self, config: TrackConfig, detect: DetectConfig, frame_rate: float, size: tuple[int, int]
     ) -> None:
-        """Track on pictures of ``picture_px`` pixels that come ``frame_rate`` a second."""
+        """Track on pictures of ``size`` = (H, W) px that come ``frame_rate`` a second."""
         self._config, self._detect = config, detect
-        self._picture_px = picture_px
+        self._size = size
+        self._count = 0
+        self._gone: list[Track] = []
         self._tracker = _make(config, frame_rate)
         self._active: dict[int, Track] = {}
         self._crossings = Crossings(config.crossing_s)
@@ -93,18 +104,38 @@ class Tracker:
         x0, y0, x1, y1 = found.tolist()
         box = (x0, y0, x1, y1)
         track = self._active.get(number)
+        if track is not None and self._left(track, box, time_s):
+            self._gone.append(self._active.pop(number))
+            self._crossings.drop(number)
+            track = None
         if track is None:
-            track = Track(number, time_s, time_s, box, box)
+            track = Track(self._count, time_s, time_s, box, box)
             self._active[number] = track
+            self._count += 1
         track.box, track.end_s, track.guessed = box, time_s, guessed
-        if guessed:
-            return track
-        self._crossings.saw(number, found, time_s)
+        clear = self._whole(box) and not guessed
+        if clear:
+            self._crossings.saw(number, found, time_s)
         width, height = box[2] - box[0], box[3] - box[1]
         track.areas.append(width * height)
-        track.votes[self._looks_like(width, height)] += 1
+        # A box that is cut off or guessed says little about what it is.
+        track.votes[self._looks_like(width, height)] += CLEAR_VOTES if clear else 1
         track.confirmed = track.confirmed or self._travelled(track)
         return track
+
+    def _left(self, track: Track, box: Box, time_s: float) -> bool:
+        """Return whether a track went out of the picture: who comes in there is somebody else."""
+        if self._whole(track.box):
+            return False
+        least = min(track.areas[-LEAVING_FRAMES:])
+        leaving = least < LEAVING * max(track.areas)
+        back = _area(box) > max(BACK * least, 0.2 * max(track.areas))
+        return time_s - track.end_s > GONE_S or (leaving and back)
+
+    def _whole(self, box: Box) -> bool:
+        """Return whether ``box`` is clear of the edge of the picture."""
+        (x0, y0, x1, y1), (height, width) = box, self._size
+        return x0 > EDGE_PX and y0 > EDGE_PX and x1 < width - EDGE_PX and y1 < height - EDGE_PX
 
     def _travelled(self, track: Track) -> bool:
         (ax, ay), (bx, by) = _middle(track.first_box), _middle(track.box)
@@ -113,16 +144,22 @@ class Tracker:
 
     def _looks_like(self, width: float, height: float) -> Subject:
         wide = width >= self._detect.vehicle_aspect * height
-        big = width * height >= self._detect.vehicle_area * self._picture_px
+        big = width * height >= self._detect.vehicle_area * self._size[0] * self._size[1]
         return "vehicle" if wide and big else "person"
 
     def _ended(self, time_s: float) -> list[Track]:
         over = [n for n, t in self._active.items() if time_s - t.end_s > self._config.lost_s]
-        return [track for n in over if (track := self._active.pop(n)).confirmed]
+        gone = [*self._gone, *(self._active.pop(n) for n in over)]
+        self._gone = []
+        return [track for track in gone if track.confirmed]
 
 
 def _middle(box: Box) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _make(config: TrackConfig, frame_rate: float) -> Any:

@@ -61,9 +61,14 @@ def picture(modality: str, walks: list[Walk], time_s: float, seed: int = 0, nigh
     size = SIZES[modality][::-1]
     scene = cv2.warpPerspective(scene, HOMOGRAPHIES[modality], size)
     cover = cv2.warpPerspective(cover, HOMOGRAPHIES[modality], size)[..., None]
-    rng = np.random.default_rng([seed, round((time_s + 10) * 1e4)])
-    noise = rng.normal(0, 2.0, (*SIZES[modality], 1))
+    noise = sensor_noise(modality, round((time_s + 10) * 1e4) % 31)
     return (canvas * (1 - cover) + scene + noise).clip(0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=128)
+def sensor_noise(modality: str, seed: int):
+    rng = np.random.default_rng([seed, MODALITIES.index(modality)])
+    return rng.normal(0, 2.0, (*SIZES[modality], 1)).astype(np.float32)
 
 
 @lru_cache

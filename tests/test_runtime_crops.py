@@ -7,7 +7,7 @@ import pytest
 from runtime.config import SampleConfig
 from runtime.crops import Sampler, registered_boxes, visible_share, warp_box
 from runtime.tracking import Track
-from tests.runtime_scenes import HOMOGRAPHIES, SIZES, Walk, picture
+from tests.runtime_scenes import HOMOGRAPHIES, Walk, picture
 
 SIZE = (360, 640)
 

@@ -33,7 +33,8 @@ def write(path, lines):
 def step(frames, detections, tracks=()):
     triplet = Triplet(0.0, {m: Frame(PICTURE, 0.0, "pts", i) for m, i in frames.items()}, 0.0)
     views = [
-        TrackView(Track(number, 0, 0, boxes["rgb"], boxes["rgb"]), boxes) for number, boxes in tracks
+        TrackView(Track(number, 0, 0, boxes["rgb"], boxes["rgb"]), boxes)
+        for number, boxes in tracks
     ]
     return RigStep("gate", triplet, np.array(detections).reshape(-1, 4), views, [], [])
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.runtime_scenes import write_clip
 
 from mambapro.cli import InputError
 from runtime.sources import End, Failure, FileSource, Frame, NothingYet, open_source
+from tests.runtime_scenes import write_clip
 
 
 @pytest.fixture

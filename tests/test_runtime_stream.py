@@ -16,7 +16,7 @@ from PIL import Image
 
 from mambapro.cli import run
 from mambapro.config import load
-from runtime.config import DetectConfig, StreamConfig, one_camera_rig
+from runtime.config import StreamConfig, one_camera_rig
 from runtime.engines import OnnxEngine
 from runtime.preflight import preflight
 from runtime.rig import RigWatcher
@@ -148,7 +148,7 @@ def test_a_missing_model_says_how_to_make_one(scene, tmp_path, capsys):
 def test_a_missing_vehicle_model_is_allowed_when_the_config_says_so(scene, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     gone = ["--set", "models.vehicle=none.onnx", "--no-video"]
-    assert stream(scene, tmp_path, *gone) == 2
+    assert stream(scene, tmp_path, *gone, "--set", "models.optional=[]") == 2
     assert stream(scene, tmp_path, *gone, "--set", "models.optional=[vehicle]") == 0
     assert sum("none.onnx" in record.message for record in caplog.records) == 1
 
@@ -255,7 +255,9 @@ def test_the_model_file_of_these_tests_is_the_engine_of_these_tests(scene):
     )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("stream*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("stream*.yaml")), ids=lambda p: p.stem
+)
 def test_shipped_configs_load(path):
     load(StreamConfig, path)
 
@@ -263,3 +265,46 @@ def test_shipped_configs_load(path):
 def test_one_clip_makes_a_rig():
     rig = one_camera_rig("some/where/lobby.avi")
     assert (rig.name, list(rig.cameras), rig.camera) == ("lobby", ["rgb"], -1)
+
+
+PEDESTRIANS = {
+    663: [(300, 419), (274, 194), (618, 214), (306, 187), (478, 239), (206, 188), (665, 343)],
+}
+"""Middles of everybody in a frame of vtest.avi, px, labelled by eye."""
+
+
+def test_real_pedestrians_are_boxed_and_kept():
+    if not VTEST.exists():
+        missing = f"there is no {VTEST}; run tests/fetch_vtest.sh {VTEST.parent}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    config = load(StreamConfig, ROOT / "configs" / "stream_vtest.yaml")
+    rig = one_camera_rig(str(VTEST))
+    with ThreadPoolExecutor(1) as pool:
+        watcher = RigWatcher(rig, config, preflight(rig, config, pool))
+    frames: dict[int, list[int]] = {}
+    try:
+        while watcher.advance():
+            assert watcher.upcoming is not None
+            index = watcher.upcoming.frames["rgb"].index
+            views = watcher.step().views
+            for view in views:
+                frames.setdefault(view.track.number, []).append(index)
+                assert view.track.subject == "person" or len(view.track.areas) < 10
+            for x, y in PEDESTRIANS.get(index, []):
+                near = [v for v in views if _holds(v.track.box, x, y)]
+                assert len(near) == 1, (index, x, y)
+            if index in PEDESTRIANS:
+                assert len(views) == len(PEDESTRIANS[index])
+    finally:
+        watcher.close()
+    lengths = sorted(len(seen) for seen in frames.values())
+    assert 25 <= len(lengths) <= 60  # about thirty people pass in 80 s
+    assert lengths[-5] > 120  # the slowest are followed for a dozen seconds
+    assert np.median(lengths) > 20
+
+
+def _holds(box, x, y):
+    middle_x, middle_y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return abs(middle_x - x) < 15 and abs(middle_y - y) < 20

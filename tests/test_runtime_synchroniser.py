@@ -57,9 +57,7 @@ def test_triplets_show_one_instant(seed):
     known = {camera: value + 0.003 for camera, value in offsets_s.items()}  # estimates err a little
     synchroniser = make(known)
     triplets = run(synchroniser, frames)
-    spreads = [
-        np.ptp([truth[camera][f.index] for camera, f in t.frames.items()]) for t in triplets
-    ]
+    spreads = [np.ptp([truth[camera][f.index] for camera, f in t.frames.items()]) for t in triplets]
     assert np.percentile(spreads, 95) <= 0.02
     assert max(spreads) < PERIOD_S
     paired = sum(len(t.frames) for t in triplets)

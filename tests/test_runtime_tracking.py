@@ -22,7 +22,7 @@ def walker(i, start=0.0, speed=3.0, row=100.0, size=(30.0, 90.0)):
 
 def run(frames, **settings):
     """Return (tracks seen by frame, all tracks that ended)."""
-    tracker = Tracker(TrackConfig(**settings), DetectConfig(), 25.0, 640 * 360)
+    tracker = Tracker(TrackConfig(**settings), DetectConfig(), 25.0, (360, 640))
     seen, ended = [], []
     for i, boxes in enumerate(frames):
         tracks, over = tracker.update(detections(boxes), i * PERIOD_S)
@@ -82,7 +82,7 @@ def test_one_blob_over_two_walkers_keeps_both():
 
 
 def test_guesses_are_marked():
-    tracker = Tracker(TrackConfig(), DetectConfig(), 25.0, 640 * 360)
+    tracker = Tracker(TrackConfig(), DetectConfig(), 25.0, (360, 640))
     for i in range(40):
         tracks, _ = tracker.update(detections([walker(i), walker(i, 270, -3)]), i * PERIOD_S)
     assert [track.guessed for track in tracks] == [False, False]
@@ -95,6 +95,15 @@ def test_most_boxes_decide_what_it_is():
     frames = [[walker(i, size=(150, 80) if i > 10 else (30, 80))] for i in range(60)]
     _, ended = run(frames, min_iou=0.05)
     assert ended[-1].subject == "vehicle"
+
+
+def test_who_comes_in_where_another_left_is_another():
+    out = [[walker(i, 400, 4)] for i in range(60)]  # leaves on the right after 60 frames
+    out = [[[b[0], b[1], min(b[2], 640), b[3]] for b in boxes if b[0] < 636] for boxes in out]
+    back = [[[640 - 3 * i, 100, min(670 - 3 * i, 640), 190]] for i in range(2, 60)]
+    _, ended = run([*out, *[[]] * 10, *back])
+    assert len(ended) == 2
+    assert ended[0].end_s < ended[1].start_s
 
 
 def test_no_detections_at_all():
