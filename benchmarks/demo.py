@@ -4,7 +4,6 @@ Reads what train/main.py, export/compare.py and runtime/stream.py left in runs/,
 and exits 1 if a figure is missed. ``--record`` writes benchmarks/results/demo.json and the table of
 README.md.
 """
-# ruff: noqa: E402 (the import path comes first)
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from typing import Any, Final
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+# Before torch loads; see train/main.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import onnx
@@ -27,7 +30,7 @@ from mambapro import config as configs
 from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
 from mambapro.config import ExperimentConfig
 from mambapro.datasets import Dataset
-from mambapro.files import replacing
+from mambapro.files import in_checkout, replacing
 from mambapro.metrics import PROTOCOLS
 from mambapro.model.folding import fold
 from mambapro.model.network import MambaPro
@@ -35,7 +38,7 @@ from mambapro.model.weights import load_checkpoint
 from mambapro.spec import MatchThreshold, ModelSpec, write_spec
 from runtime.engines import Engine, OnnxEngine
 
-DEFAULT_CHECKPOINT: Final = Path("runs/person/best.pt")
+DEFAULT_CHECKPOINT: Final = in_checkout("runs/person/best.pt")
 DEFAULT_FALSE_MATCH_RATE: Final = 0.001
 
 _log = logging.getLogger("export")

@@ -247,7 +247,8 @@ class StreamConfig:
     rigs: str = "data/synthetic/scene/rigs.yaml"
     """The rigs file."""
     truth: str | None = None
-    """Ground truth to score against; none looks for truth.jsonl beside the rigs file."""
+    """Ground truth to score against; none looks for truth.jsonl beside the rigs file. As all paths
+    here, a relative one starts at the checkout."""
     output: str = "runs/stream"
     """Folder for events, report, mosaic and gallery."""
     models: ModelsConfig = field(default_factory=ModelsConfig)

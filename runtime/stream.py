@@ -19,12 +19,12 @@ import cv2
 from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
 from mambapro.config import help_text, load
 from mambapro.contract import EXIT_DONE, SUBJECTS, Subject
+from mambapro.files import in_checkout
 from runtime.config import RigConfig, StreamConfig, load_rigs, one_camera_rig
 from runtime.engines import Engine, OnnxEngine
 from runtime.pipeline import run_stream
 
-ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_CONFIG = ROOT / "configs" / "stream.yaml"
+DEFAULT_CONFIG = in_checkout("configs/stream.yaml")
 HOW_TO_MAKE = "make one with: python train/main.py && python export/to_onnx.py"
 
 JSON_KEYS = (
@@ -58,7 +58,7 @@ def open_engines(config: StreamConfig) -> dict[Subject, Engine]:
         path = config.models.path(subject)
         if path is None:
             log.info("no model for %ss: they are tracked without an identity", subject)
-        elif (file := _from_root(path)).exists() or subject not in config.models.optional:
+        elif (file := in_checkout(path)).exists() or subject not in config.models.optional:
             engines[subject] = _open_engine(file, subject, config)
         else:
             log.warning(
@@ -117,25 +117,28 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config(args: argparse.Namespace) -> StreamConfig:
     overrides = list(args.set)
-    overrides += [f"{key}={value}" for key in ("rigs", "truth", "output")
-                  if (value := getattr(args, key)) is not None]  # fmt: skip
+    overrides += [
+        f"{key}={Path(value).absolute()}"
+        for key in ("rigs", "truth", "output")
+        if (value := getattr(args, key)) is not None
+    ]
     if args.keep_gallery:
         overrides.append("gallery.keep=true")
     if args.no_video:
         overrides.append("video.enabled=false")
     config = load(StreamConfig, args.config, overrides)
-    return dataclasses.replace(config, output=str(_from_root(config.output)))
+    return dataclasses.replace(config, output=str(in_checkout(config.output)))
 
 
 def _rigs(args: argparse.Namespace, config: StreamConfig) -> tuple[list[RigConfig], Path | None]:
     """Return the rigs and the ground truth, if there is one."""
     if args.source is not None:
         return [one_camera_rig(args.source)], None
-    path = _from_root(config.rigs)
+    path = in_checkout(config.rigs)
     if not path.exists() and config.rigs == StreamConfig.rigs:
         _make_scene(path.parent)
     beside = path.parent / "truth.jsonl"
-    truth = Path(config.truth) if config.truth is not None else beside
+    truth = in_checkout(config.truth) if config.truth is not None else beside
     return list(load_rigs(path)), truth if config.truth is not None or beside.exists() else None
 
 
@@ -168,12 +171,6 @@ def _check_cameras(rigs: Sequence[RigConfig], engines: dict[Subject, Engine]) ->
                     "rig %s: the %s model knows no camera %d; it runs as an unknown camera",
                     rig.name, subject, rig.camera,
                 )  # fmt: skip
-
-
-def _from_root(path: str) -> Path:
-    """Return ``path``, taken from the checkout when it is relative and not found from here."""
-    given = Path(path)
-    return given if given.is_absolute() or given.exists() else ROOT / given
 
 
 if __name__ == "__main__":

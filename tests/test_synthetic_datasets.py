@@ -88,7 +88,7 @@ def test_msvr310_layout(tmp_path: Path) -> None:
                 assert name[5] == "s"
                 assert 1 <= int(name[6:9]) <= 3 * CAMERAS
                 assert name[10] == "v"
-                assert 1 <= int(name[11]) <= CAMERAS
+                assert 0 <= int(name[11]) < CAMERAS
             found[split].add(identity.name)
     assert found["bounding_box_train"] == {"0001", "0002", "0003"}
     assert found["query3"] == found["bounding_box_test"] == {"0004", "0005"}

@@ -1,5 +1,5 @@
 """Train a network and evaluate it: ``python train/main.py``."""
-# ruff: noqa: E402 (the import path comes first)
+
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 # Read by OpenMP when torch loads: threads that spin while they wait make a step up to ten times
 # slower when another process shares the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -33,14 +32,14 @@ from mambapro.cli import (
 from mambapro.config import ExperimentConfig
 from mambapro.datasets import Dataset
 from mambapro.environment import environment
-from mambapro.files import write_json, write_text
+from mambapro.files import in_checkout, write_json, write_text
 from mambapro.model.network import MambaPro
 from mambapro.model.weights import Checkpoint, load_checkpoint, load_pretrained
 from train.data.sources import open_dataset
 from train.engine import BEST, LAST, Trainer
 from train.evaluation import FUSED, SUBSETS, summary, table
 
-DEMO_CONFIG = ROOT / "configs" / "demo_person.yaml"
+DEMO_CONFIG = in_checkout("configs/demo_person.yaml")
 
 _log = logging.getLogger("train")
 
@@ -148,7 +147,7 @@ def find_run(
 ) -> tuple[Path, Checkpoint | None]:
     """Return the run's folder and the checkpoint to go on from."""
     name = (config or DEMO_CONFIG).stem.removeprefix("demo_")
-    folder = output or Path("runs") / name
+    folder = output or in_checkout("runs") / name
     if resume is None:
         return folder, None
     if resume == LAST:
@@ -203,7 +202,7 @@ def build_trainer(
     torch.manual_seed(config.train.seed)
     network = MambaPro(config.model)
     if config.train.pretrained is not None:
-        kind = load_pretrained(network, config.train.pretrained)
+        kind = load_pretrained(network, in_checkout(config.train.pretrained))
         _log.info("starting from %s (%s weights)", config.train.pretrained, kind)
     elif config.model.frozen:
         _log.warning(

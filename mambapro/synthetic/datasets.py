@@ -198,7 +198,7 @@ def _junk(crop: Triplet, modality: Modality) -> Bytes:
 def _write_msvr310(folder: Path, shot: Shot, phase: str, crop: Triplet, quality: int) -> None:
     # A scene is one recording session: a viewing position in one light.
     scene = 1 + shot.camera * len(PHASES) + PHASES.index(phase)
-    name = f"{shot.identity:04d}_s{scene:03d}_v{shot.camera + 1}_{shot.index:03d}.jpg"
+    name = f"{shot.identity:04d}_s{scene:03d}_v{shot.camera}_{shot.index:03d}.jpg"
     for split in _vehicle_splits(shot, "query3"):
         for modality in MODALITIES:
             vehicle = folder / split / f"{shot.identity:04d}"

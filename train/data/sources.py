@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from mambapro.config import DataConfig, ExperimentConfig, SyntheticData
 from mambapro.datasets import LAYOUT_FOLDERS, Dataset, drop_unreadable, read_dataset
+from mambapro.files import in_checkout
 
 _log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ def open_dataset(config: ExperimentConfig) -> Dataset:
     data = config.data
     if data.synthetic is not None:
         make_synthetic(data, data.synthetic)
-    dataset = read_dataset(data.layout, data.root)
+    dataset = read_dataset(data.layout, in_checkout(data.root))
     dataset.check_cameras(config.model.cameras)
     return drop_unreadable(dataset, data.max_unreadable_share)
 
@@ -28,7 +28,7 @@ def make_synthetic(data: DataConfig, synthetic: SyntheticData) -> None:
     """
     from mambapro.synthetic.datasets import write_dataset
 
-    root = Path(data.root)
+    root = in_checkout(data.root)
     if not (root / LAYOUT_FOLDERS[data.layout]).exists():
         _log.info(
             "no %s data in %s: rendering %d training and %d test identities",
