@@ -21,7 +21,11 @@ import numpy as np
 import onnx
 import torch
 
-from calibration.threshold import pair_similarities, threshold_at_false_match_rate
+from calibration.threshold import (
+    fuse_visits,
+    pair_similarities,
+    threshold_at_false_match_rate,
+)
 from export.evaluation_data import embed_test_split, read_test_split
 from export.graph import DEFAULT_OPSET, OPSETS, build_graph
 from export.torch_engine import TorchEngine
@@ -39,7 +43,7 @@ from mambapro.spec import MatchThreshold, ModelSpec, write_spec
 from runtime.engines import Engine, OnnxEngine
 
 DEFAULT_CHECKPOINT: Final = in_checkout("runs/person/best.pt")
-DEFAULT_FALSE_MATCH_RATE: Final = 0.001
+DEFAULT_FALSE_MATCH_RATE: Final = 0.01
 
 _log = logging.getLogger("export")
 
@@ -189,11 +193,14 @@ def export(
 
 
 def match_threshold(engine: Engine, dataset: Dataset, rate: float) -> MatchThreshold:
-    """Choose the threshold on all comparisons of a query with the gallery."""
+    """Choose the threshold on comparisons of what the stream compares: means of several crops."""
     (embedded,) = embed_test_split([engine], dataset)
-    labels = dataset.query.labels(), dataset.gallery.labels()
-    pairs = pair_similarities(*embedded, *labels, PROTOCOLS[dataset.layout])
-    return threshold_at_false_match_rate(*pairs, rate, f"test split of {dataset.layout}")
+    protocol = PROTOCOLS[dataset.layout]
+    query, query_labels = fuse_visits(embedded.query, dataset.query.labels(), protocol)
+    gallery, gallery_labels = fuse_visits(embedded.gallery, dataset.gallery.labels(), protocol)
+    pairs = pair_similarities(query, gallery, query_labels, gallery_labels, protocol)
+    source = f"visits of the test split of {dataset.layout}"
+    return threshold_at_false_match_rate(*pairs, rate, source)
 
 
 def parameter_count(model: onnx.ModelProto) -> int:

@@ -56,8 +56,8 @@ def mapped(box: list[int], homography: np.ndarray) -> np.ndarray:
 def test_rigs_file_names_three_cameras_of_two_rigs(scene: Path) -> None:
     rigs = yaml.safe_load((scene / "rigs.yaml").read_text())["rigs"]
     assert [(rig["name"], rig["camera"], rig["reference"]) for rig in rigs] == [
-        ("gate", 0, "rgb"),
-        ("yard", 1, "rgb"),
+        ("gate", -1, "rgb"),
+        ("yard", -1, "rgb"),
     ]
     for rig in rigs:
         assert list(rig["cameras"]) == list(MODALITIES)

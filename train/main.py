@@ -1,6 +1,5 @@
 """Train a network and evaluate it: ``python train/main.py``."""
 
-
 from __future__ import annotations
 
 import argparse
@@ -50,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     start_logging(arguments.verbose)
     device = pick_device(arguments.device)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
     output, resumed = find_run(arguments.output, arguments.resume, arguments.config)
     config = read_config(arguments.config, arguments.set, resumed)
     dataset = open_dataset(config)
@@ -125,6 +126,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=("auto", "cpu", "cuda"),
         default="auto",
         help="where to train; auto is cuda if there is one (default: auto)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads of torch; small networks gain little from a second (default: every core)",
     )
     add_common_arguments(parser)
     return parser.parse_args(argv)

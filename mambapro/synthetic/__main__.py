@@ -141,12 +141,12 @@ def _add_sizes(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--seconds",
         type=float,
-        default=48.0,
+        default=72.0,
         metavar="S",
         help="length of a scene in seconds (default: %(default)s)",
     )
-    number("--people", 8, "persons in a scene")
-    number("--vehicles", 4, "vehicles in a scene")
+    number("--people", 12, "persons in a scene")
+    number("--vehicles", 6, "vehicles in a scene")
     group.add_argument(
         "--workers", type=int, metavar="N", help="processes (default: 2, or 1 on a single core)"
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mambapro.contract import MODALITIES, Modality
+from mambapro.contract import MODALITIES, UNKNOWN_CAMERA, Modality
 from mambapro.synthetic.backdrop import Backdrop, build_backdrop
 from mambapro.synthetic.light import Light, Response, light_at
 
@@ -122,7 +122,10 @@ def frame_times(
 
 
 def rig_yaml(rig: Rig) -> dict[str, Any]:
-    """Return the entry of a rig in rigs.yaml; addresses are relative to that file."""
+    """Return the entry of a rig in rigs.yaml; addresses are relative to that file.
+
+    The camera is unknown to every model: the training sets' viewing positions are other places.
+    """
     cameras: dict[str, Any] = {}
     for modality, camera in rig.cameras.items():
         cameras[modality] = {"uri": f"{rig.name}/{modality}.mp4"}
@@ -130,4 +133,4 @@ def rig_yaml(rig: Rig) -> dict[str, Any]:
             cameras[modality]["homography"] = [
                 [round(v, 10) for v in row] for row in camera.homography.tolist()
             ]
-    return {"name": rig.name, "camera": rig.index, "reference": REFERENCE, "cameras": cameras}
+    return {"name": rig.name, "camera": UNKNOWN_CAMERA, "reference": REFERENCE, "cameras": cameras}

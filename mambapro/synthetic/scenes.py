@@ -40,9 +40,9 @@ def write_scene(
     root: Path,
     *,
     seed: int = 0,
-    seconds: float = 48.0,
-    people: int = 8,
-    vehicles: int = 4,
+    seconds: float = 72.0,
+    people: int = 12,
+    vehicles: int = 6,
     workers: int | None = None,
 ) -> Path:
     """Write `rigs.yaml`, `truth.jsonl` and six H.264 clips into the folder ``root`` and return it.
