@@ -205,5 +205,10 @@ class Trainer:
         # Epochs differ by a batch or two, so the total is an estimate.
         total = self.config.train.epochs * len(self.sampler.batches())
         return tqdm(
-            total=total, initial=self.progress.steps, unit="step", file=sys.stderr, mininterval=1
+            total=total,
+            initial=self.progress.steps,
+            desc=self.output.name,
+            unit="step",
+            file=sys.stderr,
+            mininterval=1,
         )
