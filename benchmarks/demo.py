@@ -4,7 +4,6 @@ Reads what train/main.py, export/compare.py and runtime/stream.py left in runs/,
 and exits 1 if a figure is missed. ``--record`` writes benchmarks/results/demo.json and the table of
 README.md.
 """
-# ruff: noqa: E402 (the import path comes first)
 
 from __future__ import annotations
 
@@ -16,17 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.readme import replace_table
 from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
 from mambapro.contract import EXIT_CHECK_FAILED, EXIT_DONE, SUBJECTS
 from mambapro.environment import environment
-from mambapro.files import write_json
+from mambapro.files import in_checkout, write_json
 
-RESULT = ROOT / "benchmarks" / "results" / "demo.json"
+RESULT = in_checkout("benchmarks/results/demo.json")
 SINGLES = ("rgb", "nir", "tir")
 
 
@@ -75,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_table(rows, [figure.reached for figure in figures])
     if arguments.record:
         record(figures, reports)
-        replace_table(ROOT / "README.md", "demo", ("figure", "measured", "needed"), rows)
+        replace_table(in_checkout("README.md"), "demo", ("figure", "measured", "needed"), rows)
     if arguments.json:
         print_json_line({figure.name: figure.value for figure in figures})
     return EXIT_DONE if all(figure.reached for figure in figures) else EXIT_CHECK_FAILED
@@ -87,7 +85,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--runs",
         type=Path,
-        default=ROOT / "runs",
+        default=in_checkout("runs"),
         help="folder of the demo's output (default: runs)",
     )
     parser.add_argument(

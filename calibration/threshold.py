@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mambapro.cli import InputError
-from mambapro.metrics import Labels, Protocol, cosine_similarities, dropped_pairs
+from mambapro.metrics import Labels, Protocol, cosine_similarities, dropped_pairs, normalise_rows
 from mambapro.spec import MatchThreshold
 
 Floats = npt.NDArray[np.floating]
@@ -64,6 +64,21 @@ def pair_similarities(
     same = query_labels.identity[:, None] == gallery_labels.identity
     dropped = dropped_pairs(query_labels, gallery_labels, protocol)
     return similarities[same & ~dropped], similarities[~same]
+
+
+def fuse_visits(embeddings: Floats, labels: Labels, protocol: Protocol) -> tuple[Floats, Labels]:
+    """Return the mean embedding of each visit: all pictures of an identity by one camera.
+
+    The stream compares tracks, which are means of several crops, so a threshold for it is chosen on
+    means too: they lie closer together than single pictures. ``protocol`` "scene" takes visits by
+    scene. Rows of the result are of unit length.
+    """
+    place = labels.camera if protocol == "camera" else labels.scene
+    keys = np.stack([labels.identity, place], axis=1)
+    _, first, visit = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    total = np.zeros((len(first), embeddings.shape[1]), embeddings.dtype)
+    np.add.at(total, visit.ravel(), embeddings)
+    return normalise_rows(total), labels.take(first)
 
 
 def _above_all_but(values: Floats, allowed: int) -> float:

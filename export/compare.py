@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Final
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+# Before torch loads; see train/main.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
@@ -23,12 +26,12 @@ from mambapro.cli import InputError, add_common_arguments, print_json_line, run,
 from mambapro.contract import EXIT_CHECK_FAILED, EXIT_DONE
 from mambapro.datasets import Dataset
 from mambapro.environment import environment
-from mambapro.files import replacing, write_json, write_text
+from mambapro.files import in_checkout, replacing, write_json, write_text
 from mambapro.model.weights import Checkpoint, load_checkpoint
 from mambapro.spec import ModelSpec
 from runtime.engines import DEFAULT_PROVIDERS, OnnxEngine
 
-DEFAULT_CHECKPOINT: Final = Path("runs/person/best.pt")
+DEFAULT_CHECKPOINT: Final = in_checkout("runs/person/best.pt")
 DEFAULT_MAX_MAP_DROP: Final = 0.5
 DEFAULT_ROUNDS: Final = 30
 PICTURE: Final = "report.png"

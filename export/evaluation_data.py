@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mambapro.config import ExperimentConfig
 from mambapro.contract import MODALITIES
 from mambapro.datasets import Dataset, Record, Split, drop_unreadable, load_triplet, read_dataset
+from mambapro.files import in_checkout
 from mambapro.preprocess import stack
 from runtime.engines import Cameras, Embeddings, Engine, Images, Mask
 
@@ -36,7 +37,7 @@ def read_test_split(config: ExperimentConfig, root: str | Path | None = None) ->
 
     The training split of the result is a copy of the queries: its pictures are not wanted here.
     """
-    dataset = read_dataset(config.data.layout, root or config.data.root)
+    dataset = read_dataset(config.data.layout, root or in_checkout(config.data.root))
     dataset = dataclasses.replace(dataset, train=dataset.query)
     dataset.check_cameras(config.model.cameras)
     return drop_unreadable(dataset, config.data.max_unreadable_share)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,12 +14,18 @@ from typing import Any, Final
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+# Before torch loads; see train/main.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import onnx
 import torch
 
-from calibration.threshold import pair_similarities, threshold_at_false_match_rate
+from calibration.threshold import (
+    fuse_visits,
+    pair_similarities,
+    threshold_at_false_match_rate,
+)
 from export.evaluation_data import embed_test_split, read_test_split
 from export.graph import DEFAULT_OPSET, OPSETS, build_graph
 from export.torch_engine import TorchEngine
@@ -27,7 +34,7 @@ from mambapro import config as configs
 from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
 from mambapro.config import ExperimentConfig
 from mambapro.datasets import Dataset
-from mambapro.files import replacing
+from mambapro.files import in_checkout, replacing
 from mambapro.metrics import PROTOCOLS
 from mambapro.model.folding import fold
 from mambapro.model.network import MambaPro
@@ -35,8 +42,8 @@ from mambapro.model.weights import load_checkpoint
 from mambapro.spec import MatchThreshold, ModelSpec, write_spec
 from runtime.engines import Engine, OnnxEngine
 
-DEFAULT_CHECKPOINT: Final = Path("runs/person/best.pt")
-DEFAULT_FALSE_MATCH_RATE: Final = 0.001
+DEFAULT_CHECKPOINT: Final = in_checkout("runs/person/best.pt")
+DEFAULT_FALSE_MATCH_RATE: Final = 0.01
 
 _log = logging.getLogger("export")
 
@@ -186,11 +193,14 @@ def export(
 
 
 def match_threshold(engine: Engine, dataset: Dataset, rate: float) -> MatchThreshold:
-    """Choose the threshold on all comparisons of a query with the gallery."""
+    """Choose the threshold on comparisons of what the stream compares: means of several crops."""
     (embedded,) = embed_test_split([engine], dataset)
-    labels = dataset.query.labels(), dataset.gallery.labels()
-    pairs = pair_similarities(*embedded, *labels, PROTOCOLS[dataset.layout])
-    return threshold_at_false_match_rate(*pairs, rate, f"test split of {dataset.layout}")
+    protocol = PROTOCOLS[dataset.layout]
+    query, query_labels = fuse_visits(embedded.query, dataset.query.labels(), protocol)
+    gallery, gallery_labels = fuse_visits(embedded.gallery, dataset.gallery.labels(), protocol)
+    pairs = pair_similarities(query, gallery, query_labels, gallery_labels, protocol)
+    source = f"visits of the test split of {dataset.layout}"
+    return threshold_at_false_match_rate(*pairs, rate, source)
 
 
 def parameter_count(model: onnx.ModelProto) -> int:

@@ -103,7 +103,7 @@ class DataConfig:
     layout: Literal["rgbnt201", "rgbnt100", "msvr310"] = "rgbnt201"
     """Folder layout; it also sets the evaluation protocol."""
     root: str = "data"
-    """Folder that contains the layout's own folder."""
+    """Folder that contains the layout's own folder; a relative one starts at the checkout."""
     subject: Subject = "person"
     """What the images show."""
     synthetic: SyntheticData | None = None
@@ -173,7 +173,8 @@ class TrainConfig:
     eval_every: int = 5
     """Epochs between evaluations; the last epoch is always evaluated."""
     pretrained: str | None = None
-    """CLIP weights or a checkpoint to start from; none trains from scratch."""
+    """CLIP weights or a checkpoint to start from, a relative path starting at the checkout; none
+    trains from scratch."""
 
     def __post_init__(self) -> None:
         if self.instances < 2 or self.batch_size % self.instances:

@@ -1,4 +1,4 @@
-"""Write aside, then rename: nothing half-written is left in place of a good file."""
+"""Where files are, and how they are written: aside, then renamed over the old one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+CHECKOUT: Final = Path(__file__).resolve().parents[1]
+"""Root of the checkout that this package is installed from."""
+
+
+def in_checkout(path: str | os.PathLike[str]) -> Path:
+    """Return ``path``; a relative one starts at the checkout, wherever the command is run from.
+
+    This holds for defaults and for paths in YAML files. Paths that are given as flags start, as
+    everywhere, at the current folder.
+    """
+    return CHECKOUT / path
 
 
 @contextlib.contextmanager

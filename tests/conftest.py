@@ -2,6 +2,9 @@
 
 import os
 
+# Before torch loads; see train/main.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 import torch
 

@@ -144,7 +144,7 @@ def test_metadata_states_the_facts():
     assert (spec.precision, spec.resize_rule, spec.cameras) == ("fp32", RESIZE_RULE, TINY.cameras)
     assert spec.weights_hash == model_spec(config, trained).weights_hash
     assert spec.match_threshold.false_match_rate <= 0.01
-    assert "test split of rgbnt201: 48 genuine and 480 impostor" in spec.match_threshold.source
+    assert "test split of rgbnt201: 12 genuine and 120 impostor" in spec.match_threshold.source
 
 
 def test_embedding_space_follows_weights_and_what_is_computed():

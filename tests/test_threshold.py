@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from calibration.threshold import pair_similarities, threshold_at_false_match_rate
+from calibration.threshold import fuse_visits, pair_similarities, threshold_at_false_match_rate
 from mambapro.cli import InputError
 from mambapro.metrics import Labels
 
@@ -65,3 +65,20 @@ def test_pairs_of_one_identity_by_one_camera_do_not_count():
     # 0-1 and 1-2, each seen from both ends; 0-2 are one camera's.
     np.testing.assert_array_equal(np.sort(genuine), [0, 0, 1, 1])
     np.testing.assert_array_equal(impostor, np.zeros(6))
+
+
+@pytest.mark.parametrize("protocol", ["camera", "scene"])
+def test_a_visit_is_the_mean_of_an_identity_at_a_place(protocol):
+    place, elsewhere = np.array([0, 0, 1, 0]), np.zeros(4, int)
+    labels = Labels(
+        identity=np.array([5, 5, 5, 2]),
+        camera=place if protocol == "camera" else elsewhere,
+        scene=place if protocol == "scene" else elsewhere,
+    )
+    visits, of = fuse_visits(np.eye(4, dtype=np.float32), labels, protocol)
+    half = np.sqrt(0.5)
+    expected = {(5, 0): [half, half, 0, 0], (5, 1): [0, 0, 1, 0], (2, 0): [0, 0, 0, 1]}
+    found = of.camera if protocol == "camera" else of.scene
+    assert len(visits) == 3
+    for visit, identity, where in zip(visits, of.identity, found, strict=True):
+        np.testing.assert_allclose(visit, expected[identity, where], atol=1e-6)

@@ -1,0 +1,283 @@
+"""Settings of the stream: what rigs there are, and how they are watched."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mambapro.cli import InputError
+from mambapro.config import load
+from mambapro.contract import UNKNOWN_CAMERA, Modality, Subject
+
+Row = tuple[float, float, float]
+Homography = tuple[Row, Row, Row]
+"""Three rows; maps pixels (x, y, 1) of the reference camera to pixels of another one."""
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """One camera of a rig."""
+
+    uri: str
+    """Where its pictures come from; a relative path starts at the folder of the rigs file."""
+    homography: Homography | None = None
+    """Reference pixels to this camera's pixels; none for the reference camera."""
+    offset_s: float = 0.0
+    """Seconds this camera's clock is ahead; used when content gives no confident estimate."""
+
+
+@dataclass(frozen=True)
+class RigConfig:
+    """Co-located cameras that see one scene."""
+
+    name: str
+    """Unique name, used in events."""
+    cameras: dict[Modality, CameraConfig]
+    """Cameras by modality; a modality may be absent."""
+    camera: int = UNKNOWN_CAMERA
+    """Row of the model's camera embedding; -1 is an unknown viewing position."""
+    reference: Modality = "rgb"
+    """The camera that subjects are detected in and whose clock rules."""
+
+    def __post_init__(self) -> None:
+        if self.reference not in self.cameras:
+            raise InputError(
+                f"rig {self.name}: the reference camera {self.reference} is not among its cameras "
+                f"({', '.join(self.cameras) or 'none'})"
+            )
+        for modality, camera in self.cameras.items():
+            if modality != self.reference and camera.homography is None:
+                raise InputError(
+                    f"rig {self.name}: camera {modality} has no homography; "
+                    "only the reference camera may go without"
+                )
+
+
+@dataclass(frozen=True)
+class RigsConfig:
+    """The rigs file, `rigs.yaml`."""
+
+    rigs: tuple[RigConfig, ...]
+    """All rigs that share the galleries."""
+
+    def __post_init__(self) -> None:
+        names = [rig.name for rig in self.rigs]
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"rigs must have unique names and be at least one, got {names}")
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Model files and how they are run."""
+
+    person: str | None = "runs/person/model.onnx"
+    """Model for persons; none leaves persons unidentified."""
+    vehicle: str | None = "runs/vehicle/model.onnx"
+    """Model for vehicles; none leaves vehicles unidentified."""
+    optional: tuple[Subject, ...] = ()
+    """Subjects whose model file may be absent: said once, then tracked without an identity."""
+    threads: int = 2
+    """CPU threads of an engine."""
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    """ONNX Runtime execution providers, first choice first."""
+    max_batch: int = 16
+    """Crops an engine takes at once."""
+
+    def path(self, subject: Subject) -> str | None:
+        """Return the model file of ``subject``."""
+        return self.person if subject == "person" else self.vehicle
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """How frames of a rig's cameras are brought together."""
+
+    estimate: bool = True
+    """Estimate each clock's offset from what moves in the pictures."""
+    window_s: float = 8.0
+    """Footage that the estimate looks at first, s; as much again while it is not confident."""
+    max_window_s: float = 32.0
+    """Most footage that the estimate looks at, s."""
+    max_offset_s: float = 0.35
+    """Largest offset between two cameras looked for, s."""
+    max_error_s: float = 0.012
+    """An estimate with a larger standard error is not used, s."""
+    tolerance_s: float = 0.022
+    """Largest difference of corrected times within a triplet, s; just over half a frame."""
+    timeout_s: float = 2.0
+    """A camera that gives nothing for this long is not waited for, s."""
+    buffer_frames: int = 32
+    """Frames kept for a camera that runs ahead."""
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    """What moves: background subtraction on the reference camera, joined by others at night."""
+
+    width_px: int = 320
+    """Pictures are reduced to this width, px."""
+    history_s: float = 20.0
+    """Time that the background model remembers; who stands still for a third of it vanishes, s."""
+    min_noise: float = 1.5
+    """Smallest noise that a pixel is taken to have, grey levels."""
+    variance: float = 18.0
+    """Squared distance, in standard deviations, from which a pixel is foreground."""
+    shadow: float = 0.5
+    """A shadow leaves at least this share of the background's brightness."""
+    night_modalities: tuple[Modality, ...] = ("nir", "tir")
+    """Cameras that join the reference by night."""
+    night_luma: float = 45.0
+    """Mean grey level of the reference below which others join it, 0 to 255."""
+    blind_luma: float = 30.0
+    """Mean grey level below which the reference itself is left out, if others can see."""
+    global_change: float = 0.25
+    """Share of changed pixels from which the light has changed and the model relearns."""
+    relearn_frames: int = 8
+    """Frames without detections after a change of light."""
+    close_px: tuple[int, int] = (5, 9)
+    """Width and height of the closing that joins parts of one body, reduced px."""
+    min_area: float = 0.001
+    """Smallest subject, share of the picture."""
+    min_fill: float = 0.25
+    """Smallest share of a box that changed."""
+    pad: float = 0.02
+    """Boxes grow by this share of their size on each side."""
+    vehicle_aspect: float = 1.15
+    """Width over height from which a subject is a vehicle."""
+    vehicle_area: float = 0.004
+    """Smallest vehicle, share of the picture."""
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """How detections become tracks."""
+
+    algorithm: Literal["bytetrack", "ocsort", "sort"] = "bytetrack"
+    """Tracker of the `trackers` library."""
+    lost_s: float = 0.8
+    """A track that is not seen for this long has ended, s."""
+    min_frames: int = 4
+    """Detections in a row before a track counts."""
+    min_iou: float = 0.15
+    """Smallest overlap that continues a track."""
+    min_travel: float = 0.5
+    """A track counts once it moved by this share of its height; swaying trees do not."""
+    crossing_s: float = 1.6
+    """Tracks that merge into one blob are carried on by their speed for this long, s."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Which crops of a track are embedded."""
+
+    per_track: int = 6
+    """Most crops of a track that are embedded."""
+    window_s: float = 0.4
+    """The best crop of each window of this length is taken, s."""
+    min_height_px: int = 32
+    """Smallest box height, reference px."""
+    border_px: int = 2
+    """A box this near to the border of the picture is cut off, px."""
+    max_overlap: float = 0.1
+    """Largest share of a box that another track may cover."""
+    min_sharpness: float = 0.0
+    """Smallest variance of the Laplacian of the reference crop; 0 takes all."""
+    min_visible: float = 0.85
+    """A crop is dropped when a smaller share of it lies in its camera's picture."""
+
+
+@dataclass(frozen=True)
+class MatchConfig:
+    """The decision: somebody known, or somebody new."""
+
+    decide_after: int = 6
+    """Crops that a decision waits for; a track that ends decides with what it has."""
+    min_crops: int = 1
+    """A track that ends with fewer stays without an identity."""
+    person_threshold: float | None = None
+    """Smallest cosine similarity of one person; none takes the model's calibrated one."""
+    vehicle_threshold: float | None = None
+    """Smallest cosine similarity of one vehicle; none takes the model's calibrated one."""
+    default_threshold: float = 0.7
+    """Used, with a warning, when neither the config nor the model names one."""
+    top: int = 1
+    """The score of an identity is the mean of its best templates, this many."""
+    disjoint_sites: bool = True
+    """Rigs see different places: who is in view at one cannot be in view at another."""
+
+    def threshold(self, subject: Subject) -> float | None:
+        """Return the configured threshold of ``subject``."""
+        return self.person_threshold if subject == "person" else self.vehicle_threshold
+
+
+@dataclass(frozen=True)
+class GalleryConfig:
+    """Where identities are kept."""
+
+    folder: str = "gallery"
+    """Folder; a relative path starts at the output folder."""
+    keep: bool = False
+    """Go on with the identities of earlier runs; off, the gallery starts empty."""
+    mix_precisions: bool = False
+    """Allow embeddings of float32, float16 and INT8 models side by side."""
+    templates: int = 20
+    """Most templates of an identity; the oldest goes first."""
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """The annotated mosaic."""
+
+    enabled: bool = True
+    """Write mosaic.mp4 and mosaic.png."""
+    width_px: int = 1280
+    """Width of the mosaic, px."""
+    fps: float = 12.5
+    """Frames a second of the mosaic."""
+    crf: int = 23
+    """Quality of H.264: smaller is better and bigger."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """One run of `runtime/stream.py`."""
+
+    rigs: str = "data/synthetic/scene/rigs.yaml"
+    """The rigs file."""
+    truth: str | None = None
+    """Ground truth to score against; none looks for truth.jsonl beside the rigs file. As all paths
+    here, a relative one starts at the checkout."""
+    output: str = "runs/stream"
+    """Folder for events, report, mosaic and gallery."""
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    match: MatchConfig = field(default_factory=MatchConfig)
+    gallery: GalleryConfig = field(default_factory=GalleryConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+
+
+def load_rigs(path: Path) -> tuple[RigConfig, ...]:
+    """Read a rigs file; relative uris become paths from its folder."""
+    return tuple(_located(rig, path.parent) for rig in load(RigsConfig, path).rigs)
+
+
+def one_camera_rig(uri: str) -> RigConfig:
+    """Return a rig whose near infrared and thermal cameras are missing."""
+    return RigConfig(name=Path(uri).stem, cameras={"rgb": CameraConfig(uri)})
+
+
+def _located(rig: RigConfig, folder: Path) -> RigConfig:
+    cameras = {
+        modality: dataclasses.replace(camera, uri=_located_uri(camera.uri, folder))
+        for modality, camera in rig.cameras.items()
+    }
+    return dataclasses.replace(rig, cameras=cameras)
+
+
+def _located_uri(uri: str, folder: Path) -> str:
+    return uri if "://" in uri else str(folder / uri)

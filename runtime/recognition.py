@@ -1,0 +1,186 @@
+"""From samples to identities: batch over all rigs, embed, decide, keep, tell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from mambapro.contract import UNKNOWN_CAMERA, Subject
+from mambapro.preprocess import stack
+from runtime.config import MatchConfig
+from runtime.crops import Sample
+from runtime.engines import Engine
+from runtime.gallery import Embedding
+from runtime.identification import Decision, Identifier, Sighting
+from runtime.sinks import JsonLinesSink
+from runtime.tracking import Track
+
+TOGETHER_S: Final = 0.2
+"""Two tracks that overlap this long in time are two subjects."""
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, int]
+
+
+class Recogniser:
+    """Gives tracks their identities. It keeps every sighting of the run."""
+
+    def __init__(
+        self,
+        config: MatchConfig,
+        engines: Mapping[Subject, Engine],
+        identifiers: Mapping[Subject, Identifier],
+        cameras: Mapping[str, int],
+        sink: JsonLinesSink,
+        max_batch: int,
+        max_wait_s: float,
+    ) -> None:
+        """Embed with ``engines``; ``cameras`` is each rig's row of the camera embedding."""
+        self._config = config
+        self._engines, self._identifiers = engines, identifiers
+        self._cameras, self._sink = cameras, sink
+        self._max_batch, self._max_wait_s = max_batch, max_wait_s
+        self._waiting: list[tuple[Sighting, Sample]] = []
+        self._sightings: dict[Key, Sighting] = {}
+
+    @property
+    def sightings(self) -> list[Sighting]:
+        """Every track that gave a sample, in order of first sample."""
+        return list(self._sightings.values())
+
+    def decision(self, rig: str, track: Track) -> Decision | None:
+        """Return who a track is, if that is decided."""
+        sighting = self._sightings.get((rig, track.number))
+        return None if sighting is None else sighting.decision
+
+    def add(self, track: Track, sample: Sample) -> None:
+        """Let ``sample`` of ``track`` wait for the next batch."""
+        key = (sample.rig, track.number)
+        sighting = self._sightings.setdefault(key, Sighting(sample.rig, track, track.subject))
+        self._waiting.append((sighting, sample))
+
+    def advance(self, time_s: float) -> list[Sighting]:
+        """Embed when the batch is full or waited long enough; return what was decided by it."""
+        due = len(self._waiting) >= self._max_batch or any(
+            time_s - sample.time_s >= self._max_wait_s for _, sample in self._waiting
+        )
+        return self._embed_waiting() if due else []
+
+    def end(self, rig: str, track: Track) -> list[Sighting]:
+        """Decide over a track that is over with what there is, and keep all of it."""
+        decided = self._embed_waiting() if self._waits(rig, track) else []
+        sighting = self._sightings.get((rig, track.number))
+        if sighting is not None and sighting.decision is None and self._enough(sighting):
+            self._decide(sighting)
+            decided.append(sighting)
+        if sighting is not None and sighting.decision is not None:
+            self._identifiers[sighting.subject].keep(sighting)
+        self._sink.write(_track_event(rig, track, sighting, self._sink.count))
+        return decided
+
+    def _waits(self, rig: str, track: Track) -> bool:
+        return any(s.rig == rig and s.track is track for s, _ in self._waiting)
+
+    def _enough(self, sighting: Sighting) -> bool:
+        return len(sighting.embeddings) >= self._config.min_crops
+
+    def _embed_waiting(self) -> list[Sighting]:
+        waiting, self._waiting = self._waiting, []
+        for subject, engine in self._engines.items():
+            batch = [(s, sample) for s, sample in waiting if s.subject == subject]
+            embeddings = self._embed(engine, [sample for _, sample in batch])
+            for (sighting, sample), embedding in zip(batch, embeddings, strict=True):
+                sighting.samples.append(sample)
+                sighting.embeddings.append(embedding)
+        ready = {id(s): s for s, _ in waiting if s.decision is None}.values()
+        decided = [s for s in ready if len(s.embeddings) >= self._config.decide_after]
+        for sighting in decided:
+            self._decide(sighting)
+        return decided
+
+    def _embed(self, engine: Engine, samples: Sequence[Sample]) -> list[Embedding]:
+        if not samples:
+            return []
+        size = engine.spec.image_size
+        stacked = [stack({str(m): c for m, c in s.crops.items()}, size) for s in samples]
+        images = np.stack([images for images, _ in stacked])  # (B, 3, H, W, 3)
+        mask = np.stack([mask for _, mask in stacked])  # (B, 3)
+        rows = [self._row(engine, sample.rig) for sample in samples]
+        return list(engine.embed(images, mask, np.array(rows, np.int64)))
+
+    def _row(self, engine: Engine, rig: str) -> int:
+        row = self._cameras[rig]
+        return row if row < engine.spec.cameras else UNKNOWN_CAMERA
+
+    def _decide(self, sighting: Sighting) -> None:
+        subject = sighting.track.subject
+        if subject != sighting.subject and subject in self._engines:
+            sighting.embeddings = self._embed(self._engines[subject], sighting.samples)
+            sighting.subject = subject
+        identifier = self._identifiers[sighting.subject]
+        sighting.decision = identifier.decide(sighting, self._elsewhere(sighting))
+        identifier.keep(sighting)
+        self._sink.write(_sighting_event(sighting, self._sink.count))
+
+    def _elsewhere(self, sighting: Sighting) -> set[str]:
+        """Return the identities that were in view beside this track, and so cannot be it."""
+        return {
+            other.decision.identity
+            for other in self._sightings.values()
+            if other is not sighting
+            and other.decision is not None
+            and (self._config.disjoint_sites or other.rig == sighting.rig)
+            and _together_s(sighting.track, other.track) > TOGETHER_S
+        }
+
+
+def _together_s(a: Track, b: Track) -> float:
+    return min(a.end_s, b.end_s) - max(a.start_s, b.start_s)
+
+
+def _sighting_event(sighting: Sighting, number: int) -> dict[str, Any]:
+    decision, track = sighting.decision, sighting.track
+    assert decision is not None
+    return {
+        "event": "sighting",
+        "id": number,
+        "rig": sighting.rig,
+        "track": track.number,
+        "subject": sighting.subject,
+        "identity": decision.identity,
+        "known": decision.known,
+        "score": _rounded(decision.score),
+        "threshold": round(decision.threshold, 4),
+        "time_s": round(track.end_s, 3),
+        "start_s": round(track.start_s, 3),
+        "end_s": None,
+        "box": [round(v, 1) for v in track.box],
+        "modalities": sighting.modalities(),
+        "crops": len(sighting.embeddings),
+        "seen_at": None if decision.match is None else decision.match.template.payload["rig"],
+    }
+
+
+def _track_event(rig: str, track: Track, sighting: Sighting | None, number: int) -> dict[str, Any]:
+    decision = None if sighting is None else sighting.decision
+    return {
+        "event": "track_end",
+        "id": number,
+        "rig": rig,
+        "track": track.number,
+        "subject": track.subject if sighting is None else sighting.subject,
+        "identity": None if decision is None else decision.identity,
+        "start_s": round(track.start_s, 3),
+        "end_s": round(track.end_s, 3),
+        "time_s": round(track.end_s, 3),
+        "box": [round(v, 1) for v in track.box],
+        "crops": 0 if sighting is None else len(sighting.embeddings),
+    }
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)

@@ -1,0 +1,177 @@
+"""Watch rigs of cameras and recognise who passes: `python runtime/stream.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+
+from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
+from mambapro.config import help_text, load
+from mambapro.contract import EXIT_DONE, SUBJECTS, Subject
+from mambapro.files import in_checkout
+from runtime.config import RigConfig, StreamConfig, load_rigs, one_camera_rig
+from runtime.engines import Engine, OnnxEngine
+from runtime.pipeline import run_stream
+
+DEFAULT_CONFIG = in_checkout("configs/stream.yaml")
+HOW_TO_MAKE = "make one with: python train/main.py && python export/to_onnx.py"
+
+JSON_KEYS = (
+    "real_time_factor", "sync_error_p95_ms", "detection_recall", "detection_precision",
+    "identity_accuracy_within", "identity_accuracy_across", "events", "frames_dropped",
+)  # fmt: skip
+
+log = logging.getLogger("stream")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stream to the end of its clips; print a table, and JSON on demand."""
+    args = _parser().parse_args(argv)
+    start_logging(args.verbose)
+    cv2.setNumThreads(1)  # cameras and rigs have threads of their own
+    config = _config(args)
+    rigs, truth = _rigs(args, config)
+    engines = open_engines(config)
+    _check_cameras(rigs, engines)
+    report = run_stream(config, rigs, engines, truth)
+    print(table(report, Path(config.output)))
+    if args.json:
+        print_json_line(report)
+    return EXIT_DONE
+
+
+def open_engines(config: StreamConfig) -> dict[Subject, Engine]:
+    """Open the models; one that is not there is an error unless the config calls it optional."""
+    engines: dict[Subject, Engine] = {}
+    for subject in SUBJECTS:
+        path = config.models.path(subject)
+        if path is None:
+            log.info("no model for %ss: they are tracked without an identity", subject)
+        elif (file := in_checkout(path)).exists() or subject not in config.models.optional:
+            engines[subject] = _open_engine(file, subject, config)
+        else:
+            log.warning(
+                "no model %s: %ss are tracked without an identity; %s", path, subject, HOW_TO_MAKE
+            )
+    return engines
+
+
+def table(report: dict[str, Any], output: Path) -> str:
+    """Return the figures for a person to read."""
+    rows = [
+        ("speed", report["real_time_factor"], "x real time, first look at the clips included"),
+        ("footage", report["footage_s"], f"s, in {report['preflight_s']} + {report['stream_s']} s"),
+        ("sightings", report["sightings"], f"of {report['identities']} identities"),
+        ("frames dropped", report["frames_dropped"], "read, but part of no triplet"),
+        ("sync error p95", report["sync_error_p95_ms"], "ms between true capture times"),
+        ("detection recall", report["detection_recall"], "of subjects at least half visible"),
+        ("detection precision", report["detection_precision"], "at an overlap of 0.5"),
+        ("identity within", report["identity_accuracy_within"], "of later sightings at a rig"),
+        ("identity across", report["identity_accuracy_across"], "of sightings at a further rig"),
+    ]
+    lines = [f"{name:20} {value:>8}  {note}" for name, value, note in rows if value is not None]
+    return "\n".join([*lines, f"{'written to':20} {output}"])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Watch rigs of RGB, NIR and TIR cameras and recognise persons and vehicles.",
+        epilog=help_text(StreamConfig).replace("%", "%%"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG,
+        help="YAML file of settings (default: configs/stream.yaml)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
+        help="change one setting; may be given several times (default: none)",
+    )  # fmt: skip
+    parser.add_argument("--rigs", help="rigs file (default: the config's)")
+    parser.add_argument("--source", help="one clip, watched as a rig of an RGB camera alone")
+    parser.add_argument(
+        "--truth", help="ground truth to score against (default: truth.jsonl beside the rigs file)"
+    )
+    parser.add_argument("--output", help="folder to write to (default: the config's)")
+    parser.add_argument(
+        "--keep-gallery", action="store_true",
+        help="go on with the identities of earlier runs (default: start with none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-video", action="store_true", help="write no mosaic (default: write it)"
+    )
+    add_common_arguments(parser)
+    return parser
+
+
+def _config(args: argparse.Namespace) -> StreamConfig:
+    overrides = list(args.set)
+    overrides += [
+        f"{key}={Path(value).absolute()}"
+        for key in ("rigs", "truth", "output")
+        if (value := getattr(args, key)) is not None
+    ]
+    if args.keep_gallery:
+        overrides.append("gallery.keep=true")
+    if args.no_video:
+        overrides.append("video.enabled=false")
+    config = load(StreamConfig, args.config, overrides)
+    return dataclasses.replace(config, output=str(in_checkout(config.output)))
+
+
+def _rigs(args: argparse.Namespace, config: StreamConfig) -> tuple[list[RigConfig], Path | None]:
+    """Return the rigs and the ground truth, if there is one."""
+    if args.source is not None:
+        return [one_camera_rig(args.source)], None
+    path = in_checkout(config.rigs)
+    if not path.exists() and config.rigs == StreamConfig.rigs:
+        _make_scene(path.parent)
+    beside = path.parent / "truth.jsonl"
+    truth = in_checkout(config.truth) if config.truth is not None else beside
+    return list(load_rigs(path)), truth if config.truth is not None or beside.exists() else None
+
+
+def _make_scene(folder: Path) -> None:
+    log.info("making the demo scene in %s; this takes a few minutes", folder)
+    from mambapro.synthetic.scenes import write_scene  # only the demo needs it
+
+    write_scene(folder)
+
+
+def _open_engine(file: Path, subject: Subject, config: StreamConfig) -> Engine:
+    if not file.exists():
+        raise InputError(f"there is no {subject} model {file}; {HOW_TO_MAKE}")
+    models = config.models
+    engine = OnnxEngine(
+        file, threads=models.threads, providers=models.providers, max_batch=models.max_batch
+    )
+    if engine.spec.subject != subject:
+        raise InputError(
+            f"{file} recognises {engine.spec.subject}s, models.{subject} needs {subject}s"
+        )
+    return engine
+
+
+def _check_cameras(rigs: Sequence[RigConfig], engines: dict[Subject, Engine]) -> None:
+    for rig in rigs:
+        for subject, engine in engines.items():
+            if rig.camera >= engine.spec.cameras:
+                log.warning(
+                    "rig %s: the %s model knows no camera %d; it runs as an unknown camera",
+                    rig.name, subject, rig.camera,
+                )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

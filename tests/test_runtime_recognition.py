@@ -1,0 +1,174 @@
+"""Samples become identities: batches over rigs, open-set decisions, whole lines of events."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from runtime.config import MatchConfig
+from runtime.crops import Sample
+from runtime.gallery import Gallery
+from runtime.identification import Identifier, fuse
+from runtime.recognition import Recogniser
+from runtime.sinks import JsonLinesSink
+from runtime.tracking import Track
+from tests.runtime_scenes import COLOURS, ColourEngine
+
+
+def make_track(number, start_s=0.0, end_s=1.0, subject="person"):
+    track = Track(number, start_s, end_s, (0, 0, 30, 60), (0, 0, 30, 60), confirmed=True)
+    track.votes[subject] += 1
+    return track
+
+
+def sample(rig, track, identity, time_s=0.5, modalities=("rgb",)):
+    crop = np.zeros((64, 32, 3), np.uint8)
+    crop[:] = COLOURS[identity]
+    return Sample(rig, track.number, time_s, dict.fromkeys(modalities, crop), 1.0)
+
+
+class Desk:
+    """A recogniser with a gallery of colours."""
+
+    def __init__(self, folder, **settings):
+        self.engine = ColourEngine()
+        config = MatchConfig(**{"decide_after": 2, **settings})
+        self.gallery = Gallery(
+            folder / "g", self.engine.spec, keep=False, mix_precisions=False, templates=9
+        )
+        self.path = folder / "events.jsonl"
+        self.sink = JsonLinesSink(self.path)
+        identifiers = {"person": Identifier(config, self.gallery, self.engine.spec)}
+        self.recogniser = Recogniser(
+            config, {"person": self.engine}, identifiers, {"gate": 0, "yard": 9}, self.sink, 8, 0.2
+        )
+
+    def see(self, rig, number, identity, start_s, count=2, **kinds):
+        """Let a track pass; return its decision."""
+        track = make_track(number, start_s, start_s + 1, **kinds)
+        for _ in range(count):
+            self.recogniser.add(track, sample(rig, track, identity, start_s))
+        self.recogniser.advance(start_s + 1)
+        self.recogniser.end(rig, track)
+        return self.recogniser.decision(rig, track)
+
+    def events(self):
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+
+@pytest.fixture
+def desk(tmp_path):
+    opened = Desk(tmp_path)
+    yield opened
+    opened.gallery.close()
+    opened.sink.close()
+
+
+def test_the_second_sighting_is_known_and_a_stranger_is_new(desk):
+    first = desk.see("gate", 1, "a", 0)
+    stranger = desk.see("gate", 2, "b", 10)
+    second = desk.see("yard", 1, "a", 20)
+    assert (first.identity, first.known, first.score) == ("P1", False, None)
+    assert (stranger.identity, stranger.known) == ("P2", False)
+    assert stranger.score < stranger.threshold
+    assert (second.identity, second.known) == ("P1", True)
+    assert second.match.template.payload["rig"] == "gate"
+    kinds = [(e["event"], e["identity"]) for e in desk.events()]
+    assert kinds == [
+        ("sighting", "P1"), ("track_end", "P1"), ("sighting", "P2"),
+        ("track_end", "P2"), ("sighting", "P1"), ("track_end", "P1"),
+    ]  # fmt: skip
+
+
+def test_two_in_view_at_once_are_two(desk):
+    assert desk.see("gate", 1, "a", 0).identity == "P1"
+    assert desk.see("gate", 2, "a", 0.5).identity == "P2"
+    assert desk.see("yard", 1, "a", 0.2).identity == "P3"  # cannot be at two places either
+
+
+def test_rigs_that_share_a_view_may_share_an_identity(tmp_path):
+    desk = Desk(tmp_path, disjoint_sites=False)
+    assert desk.see("gate", 1, "a", 0).identity == "P1"
+    assert desk.see("yard", 1, "a", 0.2).identity == "P1"
+    desk.gallery.close()
+
+
+def test_one_batch_serves_all_rigs(desk):
+    tracks = [make_track(1), make_track(2)]
+    for rig, track in zip(("gate", "yard"), tracks, strict=True):
+        desk.recogniser.add(track, sample(rig, track, "a"))
+        desk.recogniser.add(track, sample(rig, track, "a"))
+    assert desk.recogniser.advance(0.55) == []
+    assert len(desk.recogniser.advance(0.8)) == 2
+    assert desk.engine.batches == [4]
+
+
+def test_a_short_track_decides_at_its_end(desk):
+    assert desk.see("gate", 1, "a", 0, count=1).identity == "P1"
+    assert desk.engine.batches == [1]
+
+
+def test_a_track_without_a_sample_has_no_identity(desk):
+    assert desk.see("gate", 1, "a", 0, count=0) is None
+    assert [(e["event"], e["identity"]) for e in desk.events()] == [("track_end", None)]
+
+
+def test_a_subject_without_a_model_stays_unidentified(desk):
+    assert desk.see("gate", 1, "a", 0, subject="vehicle") is None
+
+
+def test_the_mean_of_unit_vectors_is_a_unit_vector():
+    vectors = [np.eye(4, dtype=np.float32)[i] for i in range(3)]
+    assert np.allclose(fuse(vectors), [3**-0.5] * 3 + [0])
+    assert fuse(vectors).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("settings", "calibrated", "expected"),
+    [({"person_threshold": 0.5}, True, 0.5), ({}, True, 0.9), ({}, False, 0.7)],
+)
+def test_the_config_decides_before_the_model(tmp_path, settings, calibrated, expected, caplog):
+    spec = ColourEngine().spec
+    spec = spec if calibrated else spec.replace(match_threshold=None)
+    gallery = Gallery(tmp_path / "g", spec, keep=False, mix_precisions=False, templates=9)
+    assert Identifier(MatchConfig(**settings), gallery, spec).threshold == expected
+    assert ("no calibrated threshold" in caplog.text) is (not calibrated)
+    gallery.close()
+
+
+def test_every_line_is_whole_and_readable_at_once(tmp_path):
+    sink = JsonLinesSink(tmp_path / "e.jsonl")
+    for number in range(50):
+        sink.write({"event": "sighting", "id": number, "text": 'é\n"' * number})
+        lines = (tmp_path / "e.jsonl").read_bytes().split(b"\n")
+        assert lines[-1] == b""
+        assert json.loads(lines[-2])["id"] == number
+    sink.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_full_disk_is_an_error_that_names_the_file():
+    from pathlib import Path
+
+    sink = JsonLinesSink(Path("/dev/full"))
+    with pytest.raises(OSError, match=r"No space left on device.*/dev/full"):
+        sink.write({"event": "sighting"})
+
+
+def test_half_a_line_is_taken_back(tmp_path):
+    sink = JsonLinesSink(tmp_path / "e.jsonl")
+    sink.write({"id": 1})
+    whole = sink._file
+
+    class Short:
+        def __getattr__(self, name):
+            return getattr(whole, name)
+
+        def write(self, line):
+            return whole.write(line[: len(line) // 2])
+
+    sink._file = Short()
+    with pytest.raises(OSError, match="No space left"):
+        sink.write({"id": 2})
+    assert (tmp_path / "e.jsonl").read_text() == '{"id": 1}\n'

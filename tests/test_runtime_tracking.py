@@ -1,0 +1,110 @@
+"""Tracks keep their numbers, through gaps and crossings; what does not travel is no track."""
+
+import numpy as np
+import pytest
+
+from runtime.config import DetectConfig, TrackConfig
+from runtime.detection import Detections
+from runtime.tracking import Tracker
+
+PERIOD_S = 0.04
+
+
+def detections(boxes):
+    array = np.array(boxes, np.float32).reshape(-1, 4)
+    return Detections(array, np.ones(len(array), np.float32), night=False)
+
+
+def walker(i, start=0.0, speed=3.0, row=100.0, size=(30.0, 90.0)):
+    x = start + speed * i
+    return [x, row, x + size[0], row + size[1]]
+
+
+def run(frames, **settings):
+    """Return (tracks seen by frame, all tracks that ended)."""
+    tracker = Tracker(TrackConfig(**settings), DetectConfig(), 25.0, (360, 640))
+    seen, ended = [], []
+    for i, boxes in enumerate(frames):
+        tracks, over = tracker.update(detections(boxes), i * PERIOD_S)
+        seen.append({t.number: t.box for t in tracks})
+        ended += over
+    return seen, ended + tracker.finish()
+
+
+@pytest.mark.parametrize("algorithm", ["bytetrack", "ocsort", "sort"])
+def test_two_walkers_keep_their_numbers(algorithm):
+    frames = [[walker(i), walker(i, 500, -3, row=220)] for i in range(80)]
+    seen, ended = run(frames, algorithm=algorithm)
+    assert len(ended) == 2
+    upper = {n for boxes in seen for n, box in boxes.items() if box[1] < 160}
+    lower = {n for boxes in seen for n, box in boxes.items() if box[1] > 160}
+    assert len(upper) == len(lower) == 1
+    assert upper != lower
+    assert all(track.subject == "person" for track in ended)
+
+
+def test_a_short_gap_does_not_end_a_track():
+    frames = [[walker(i)] if not 40 <= i < 50 else [] for i in range(90)]
+    _, ended = run(frames)
+    assert len(ended) == 1
+    assert ended[0].end_s == pytest.approx(89 * PERIOD_S)
+
+
+def test_a_long_gap_does():
+    frames = [[walker(i)] if not 40 <= i < 75 else [] for i in range(120)]
+    _, ended = run(frames, lost_s=0.6)
+    assert len({track.number for track in ended}) == 2
+    assert ended[0].end_s == pytest.approx(39 * PERIOD_S)
+
+
+def test_a_swaying_tree_is_no_track():
+    frames = [[walker(0, 200 + 8 * np.sin(i / 5))] for i in range(120)]
+    _, ended = run(frames)
+    assert ended == []
+
+
+def test_one_blob_over_two_walkers_keeps_both():
+    frames = []
+    for i in range(100):
+        a, b = walker(i), walker(i, 297, -3)
+        if a[2] > b[0] and b[2] > a[0]:  # they touch: motion sees one blob
+            frames.append([[min(a[0], b[0]), 100, max(a[2], b[2]), 190]])
+        else:
+            frames.append([a, b])
+    seen, ended = run(frames)
+    assert len(ended) == 2
+    directions = {}
+    for boxes in seen:
+        for number, box in boxes.items():
+            directions.setdefault(number, []).append(box[0])
+    slopes = sorted(np.polyfit(range(len(x)), x, 1)[0] for x in directions.values())
+    assert slopes == pytest.approx([-3, 3], abs=0.3)
+
+
+def test_guesses_are_marked():
+    tracker = Tracker(TrackConfig(), DetectConfig(), 25.0, (360, 640))
+    for i in range(40):
+        tracks, _ = tracker.update(detections([walker(i), walker(i, 270, -3)]), i * PERIOD_S)
+    assert [track.guessed for track in tracks] == [False, False]
+    blob = [110, 100, 190, 190]
+    tracks, _ = tracker.update(detections([blob]), 40 * PERIOD_S)
+    assert [track.guessed for track in tracks] == [True, True]
+
+
+def test_most_boxes_decide_what_it_is():
+    frames = [[walker(i, size=(150, 80) if i > 10 else (30, 80))] for i in range(60)]
+    _, ended = run(frames, min_iou=0.05)
+    assert ended[-1].subject == "vehicle"
+
+
+def test_who_comes_in_where_another_left_is_another():
+    out = [[walker(i, 400, 4)] for i in range(60)]  # leaves on the right after 60 frames
+    out = [[[b[0], b[1], min(b[2], 640), b[3]] for b in boxes if b[0] < 636] for boxes in out]
+    back = [[[640 - 3 * i, 100, min(670 - 3 * i, 640), 190]] for i in range(2, 60)]
+    _, ended = run([*out, *[[]] * 10, *back])
+    assert len(ended) == 2
+    assert ended[0].end_s < ended[1].start_s
+
+
+def test_no_detections_at_all():
+    assert run([[]] * 10) == ([{}] * 10, [])

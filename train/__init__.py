@@ -1,0 +1,1 @@
+"""Training: data, sampling, losses, schedule, the loop and its evaluation."""
