@@ -1,8 +1,8 @@
 """The demo's figures against what they must reach: ``python benchmarks/demo.py``.
 
 Reads what train/main.py, export/compare.py and runtime/stream.py left in runs/ and prints one table
-in which missed figures are marked; with ``--check`` it then exits 1. ``--record`` writes benchmarks/results/demo.json and the table of
-README.md.
+in which missed figures are marked; with ``--check`` it then exits 1. ``--record`` writes
+benchmarks/results/demo.json and the table of README.md.
 """
 
 from __future__ import annotations

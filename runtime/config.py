@@ -192,7 +192,7 @@ class SampleConfig:
 class MatchConfig:
     """The decision: somebody known, or somebody new."""
 
-    decide_after: int = 6
+    decide_after: int = 4
     """Crops that a decision waits for; a track that ends decides with what it has."""
     min_crops: int = 1
     """A track that ends with fewer stays without an identity."""
