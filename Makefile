@@ -57,8 +57,8 @@ runs/stream/report.json: runs/person/model.onnx runs/vehicle/model.onnx $(STREAM
 
 .SECONDARY:
 
-bench: demo  ## record the demo's figures and write them into README.md
-	$(BIN)/python benchmarks/demo.py --record
+bench: demo  ## record the demo's figures in README.md; fails if one is missed
+	$(BIN)/python benchmarks/demo.py --record --check
 
 # --- checks --------------------------------------------------------------------------------------
 test: $(INSTALLED) $(NATIVE)  ## all tests, with coverage

@@ -143,7 +143,7 @@ def _rigs(args: argparse.Namespace, config: StreamConfig) -> tuple[list[RigConfi
 
 
 def _make_scene(folder: Path) -> None:
-    log.info("making the demo scene in %s; this takes a few minutes", folder)
+    log.info("making the demo scene in %s; this takes about a minute", folder)
     from mambapro.synthetic.scenes import write_scene  # only the demo needs it
 
     write_scene(folder)

@@ -1,5 +1,7 @@
 """A source has four outcomes, and names the clip when it fails."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,7 @@ def test_closing_does_not_wait_for_the_reader(clip):
     source = FileSource(str(clip), queue_frames=1)
     source.read(2.0)
     source.close()
+    assert f"decode {clip}" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 100])

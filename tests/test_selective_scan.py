@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -116,4 +114,3 @@ def test_bad_input_names_the_argument(scan, argument, change, message):
 def test_cases_are_distinct():
     names = [case.name for case in scan_cases()]
     assert len(set(names)) == len(names)
-    assert all(a != b for a, b in itertools.pairwise(names))
