@@ -166,6 +166,8 @@ class TrainConfig:
     """Weight of the batch-hard triplet loss."""
     modality_dropout: float = 0.0
     """Probability that a training triplet misses one modality, drawn at random."""
+    unknown_camera: float = 0.0
+    """Probability that a training triplet is of an unknown camera: rigs elsewhere have no row."""
     amp: bool = True
     """Automatic mixed precision where the device has it (CUDA)."""
     seed: int = 1

@@ -114,7 +114,7 @@ class SyncConfig:
 
 @dataclass(frozen=True)
 class DetectConfig:
-    """What moves: background subtraction on the reference camera, joined by others at night."""
+    """What moves: background subtraction on the reference camera, joined by others."""
 
     width_px: int = 320
     """Pictures are reduced to this width, px."""
@@ -126,6 +126,8 @@ class DetectConfig:
     """Squared distance, in standard deviations, from which a pixel is foreground."""
     shadow: float = 0.5
     """A shadow leaves at least this share of the background's brightness."""
+    day_modalities: tuple[Modality, ...] = ("tir",)
+    """Cameras that join the reference by day: what is dressed like the wall behind it is warm."""
     night_modalities: tuple[Modality, ...] = ("nir", "tir")
     """Cameras that join the reference by night."""
     night_luma: float = 45.0

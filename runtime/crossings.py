@@ -17,6 +17,8 @@ INSIDE: Final = 0.6
 """Share of a track's expected box that has to lie in the blob."""
 LARGER: Final = 1.2
 """A blob over several subjects is at least this much larger than each."""
+ANOTHER: Final = 2.2
+"""A blob this much larger than the one track in it holds somebody who came into view there."""
 
 
 @dataclass
@@ -59,11 +61,12 @@ class Crossings:
         confidence: list[float] = []
         guesses: set[int] = set()
         for blob, sure in zip(detections.boxes, detections.confidence, strict=True):
-            covered = [box for box in expected if _covers(blob, box)]
+            covered = [_within(box, blob) for box in expected if _covers(blob, box, LARGER)]
+            if len(covered) == 1 and any(_covers(blob, box, ANOTHER) for box in expected):
+                covered.append(blob)
             if len(covered) < 2:
                 covered = [blob]
             else:
-                covered = [_within(box, blob) for box in covered]
                 guesses.update(range(len(boxes), len(boxes) + len(covered)))
             boxes += covered
             confidence += [float(sure)] * len(covered)
@@ -83,13 +86,14 @@ class Crossings:
         self._courses = {n: course for n, course in self._courses.items() if n in tracks}
 
 
-def _covers(blob: Boxes, box: Boxes) -> bool:
+def _covers(blob: Boxes, box: Boxes, larger: float) -> bool:
+    """Return whether ``box`` lies in a ``blob`` that is ``larger`` times its size or more."""
     common = np.minimum(blob[2:], box[2:]) - np.maximum(blob[:2], box[:2])
     size = np.prod(box[2:] - box[:2])
     return bool(
         (common > 0).all()
         and np.prod(common) >= INSIDE * size
-        and np.prod(blob[2:] - blob[:2]) >= LARGER * size
+        and np.prod(blob[2:] - blob[:2]) >= larger * size
     )
 
 

@@ -1,8 +1,11 @@
-"""Detect what moves: background subtraction on the reference camera, joined by others at night."""
+"""Detect what moves: background subtraction on the reference camera, joined by others.
+
+By day thermal fills in what is dressed like the wall behind it, by night near infrared sees too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -171,7 +174,8 @@ class Detector:
         height, width = reference_size
         self._scale = width / config.width_px
         self._size = (config.width_px, round(height / self._scale))
-        helpers = [m for m in config.night_modalities if m in homographies and m != reference]
+        asked = dict.fromkeys((*config.day_modalities, *config.night_modalities))
+        helpers = [m for m in asked if m in homographies and m != reference]
         self._background = Background(config, frame_rate, shadows=True)
         self._helpers = {m: Background(config, frame_rate, shadows=False) for m in helpers}
         self._idle = 0
@@ -187,9 +191,9 @@ class Detector:
         reference = pictures.get(self._reference)
         luma = 0.0 if reference is None else float(cv2.mean(reference)[1])
         night = luma < self._config.night_luma
-        masks = self._helper_masks(pictures) if night else []
-        if not night:
-            self._keep_helpers_warm(pictures)
+        helping = self._config.night_modalities if night else self._config.day_modalities
+        masks = self._helper_masks(pictures, helping)
+        self._keep_warm(pictures, [m for m in self._helpers if m not in helping])
         if reference is not None:
             mask = self._background.foreground(reference)
             if luma >= self._config.blind_luma or not masks:
@@ -198,19 +202,23 @@ class Detector:
             return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), night)
         return self._boxes(np.bitwise_or.reduce(masks), night)
 
-    def _helper_masks(self, pictures: Mapping[Modality, Picture]) -> list[Mask]:
+    def _helper_masks(
+        self, pictures: Mapping[Modality, Picture], helping: Sequence[Modality]
+    ) -> list[Mask]:
         return [
             self._on_reference(background.foreground(pictures[m]), m, pictures[m].shape[1])
             for m, background in self._helpers.items()
-            if m in pictures
+            if m in helping and m in pictures
         ]
 
-    def _keep_helpers_warm(self, pictures: Mapping[Modality, Picture]) -> None:
-        """Let the night cameras learn by day from every HELPER_EVERY-th picture."""
+    def _keep_warm(
+        self, pictures: Mapping[Modality, Picture], resting: Sequence[Modality]
+    ) -> None:
+        """Let cameras that are not asked now learn from every HELPER_EVERY-th picture."""
         self._idle += 1
-        for slot, (modality, background) in enumerate(self._helpers.items()):
+        for slot, modality in enumerate(resting):
             if modality in pictures and (self._idle + slot) % HELPER_EVERY == 0:
-                background.learn(pictures[modality], HELPER_EVERY)
+                self._helpers[modality].learn(pictures[modality], HELPER_EVERY)
 
     def _on_reference(self, mask: Mask, modality: Modality, width: int) -> Mask:
         """Return a camera's reduced mask on the reduced reference grid."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -35,9 +35,13 @@ class Decision:
     """The identity that was recognised; None for a new one."""
 
 
+STRAYS: Final = 2
+"""Crops in a row that agree with each other, not with the rest: a track changed its subject."""
+
+
 @dataclass
 class Sighting:
-    """What is known of one track: its samples, their embeddings, and the decision."""
+    """One subject while it is in view of one rig: a track, or the part of one that shows it."""
 
     rig: str
     """Name of the rig."""
@@ -45,18 +49,54 @@ class Sighting:
     """The track; it goes on while the subject is in view."""
     subject: Subject
     """Whose model made the embeddings."""
+    start_s: float
+    """When it came into view, s."""
     samples: list[Sample] = field(default_factory=list)
     """Crops that were embedded."""
     embeddings: list[Embedding] = field(default_factory=list)
     """One a sample."""
+    strays: list[tuple[Sample, Embedding]] = field(default_factory=list)
+    """Last crops that show somebody else: another subject crossing, or the track has changed."""
+    left_s: float | None = None
+    """When the track went over to another subject, s; None while it did not."""
     decision: Decision | None = None
     """None until decided."""
     point: str | None = None
     """The template that the gallery keeps of it."""
 
+    @property
+    def end_s(self) -> float:
+        """When it was last in view, s."""
+        return self.track.end_s if self.left_s is None else self.left_s
+
     def fused(self) -> Embedding:
         """Return the mean embedding, of unit length."""
         return fuse(self.embeddings)
+
+    def take(self, sample: Sample, embedding: Embedding, least: float) -> Sighting | None:
+        """Add a crop; return the sighting that begins when the track has changed its subject.
+
+        A crop whose similarity to the others is below ``least`` is set aside. When STRAYS of them
+        agree, the track shows somebody else now, or did so at first, if there was no more of that.
+        """
+        if not self.embeddings or float(self.fused() @ embedding) >= least:
+            self.samples.append(sample)
+            self.embeddings.append(embedding)
+            self.strays = []
+            return None
+        if self.strays and float(fuse([e for _, e in self.strays]) @ embedding) < least:
+            self.strays = []
+        self.strays.append((sample, embedding))
+        if len(self.strays) < STRAYS:
+            return None
+        samples, embeddings = map(list, zip(*self.strays, strict=True))
+        self.strays = []
+        if self.decision is None and len(self.embeddings) < STRAYS:
+            self.samples, self.embeddings = samples, embeddings
+            return None
+        self.left_s = self.samples[-1].time_s
+        begin_s = samples[0].time_s
+        return Sighting(self.rig, self.track, self.subject, begin_s, samples, embeddings)
 
     def modalities(self) -> list[Modality]:
         """Return the modalities that any sample shows."""

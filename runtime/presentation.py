@@ -140,7 +140,7 @@ def _line(sighting: Sighting) -> EventLine:
             f"{sighting.subject} at {sighting.rig}: seen before at {before['rig']}, "
             f"similarity {decision.score:.2f}   ({seen})"
         )
-    return EventLine(sighting.track.end_s, decision.identity, decision.known, text)
+    return EventLine(sighting.end_s, decision.identity, decision.known, text)
 
 
 def _write_png(path: Path, picture: Picture) -> None:

@@ -44,24 +44,21 @@ class Recogniser:
         self._engines, self._identifiers = engines, identifiers
         self._cameras, self._sink = cameras, sink
         self._max_batch, self._max_wait_s = max_batch, max_wait_s
-        self._waiting: list[tuple[Sighting, Sample]] = []
-        self._sightings: dict[Key, Sighting] = {}
-
-    @property
-    def sightings(self) -> list[Sighting]:
-        """Every track that gave a sample, in order of first sample."""
-        return list(self._sightings.values())
+        self._waiting: list[tuple[Track, Sample]] = []
+        self._current: dict[Key, Sighting] = {}
+        self.sightings: list[Sighting] = []
+        """Every subject that gave a sample, in order of first sample."""
 
     def decision(self, rig: str, track: Track) -> Decision | None:
         """Return who a track is, if that is decided."""
-        sighting = self._sightings.get((rig, track.number))
+        sighting = self._current.get((rig, track.number))
         return None if sighting is None else sighting.decision
 
     def add(self, track: Track, sample: Sample) -> None:
         """Let ``sample`` of ``track`` wait for the next batch."""
-        key = (sample.rig, track.number)
-        sighting = self._sightings.setdefault(key, Sighting(sample.rig, track, track.subject))
-        self._waiting.append((sighting, sample))
+        if (sample.rig, track.number) not in self._current:
+            self._begin(Sighting(sample.rig, track, track.subject, track.start_s))
+        self._waiting.append((track, sample))
 
     def advance(self, time_s: float) -> list[Sighting]:
         """Embed when the batch is full or waited long enough; return what was decided by it."""
@@ -73,34 +70,60 @@ class Recogniser:
     def end(self, rig: str, track: Track) -> list[Sighting]:
         """Decide over a track that is over with what there is, and keep all of it."""
         decided = self._embed_waiting() if self._waits(rig, track) else []
-        sighting = self._sightings.get((rig, track.number))
-        if sighting is not None and sighting.decision is None and self._enough(sighting):
+        sighting = self._current.get((rig, track.number))
+        if sighting is None:
+            self._sink.write(_track_event(rig, track, None, self._sink.count))
+            return decided
+        return decided + self._finish(sighting)
+
+    def _begin(self, sighting: Sighting) -> None:
+        self._current[sighting.rig, sighting.track.number] = sighting
+        self.sightings.append(sighting)
+
+    def _finish(self, sighting: Sighting) -> list[Sighting]:
+        """Decide over a sighting that is over, if it is not yet, and keep all of it."""
+        decided = []
+        if sighting.decision is None and len(sighting.embeddings) >= self._config.min_crops:
             self._decide(sighting)
             decided.append(sighting)
-        if sighting is not None and sighting.decision is not None:
+        if sighting.decision is not None:
             self._identifiers[sighting.subject].keep(sighting)
-        self._sink.write(_track_event(rig, track, sighting, self._sink.count))
+        self._sink.write(_track_event(sighting.rig, sighting.track, sighting, self._sink.count))
         return decided
 
     def _waits(self, rig: str, track: Track) -> bool:
-        return any(s.rig == rig and s.track is track for s, _ in self._waiting)
-
-    def _enough(self, sighting: Sighting) -> bool:
-        return len(sighting.embeddings) >= self._config.min_crops
+        return any(sample.rig == rig and t is track for t, sample in self._waiting)
 
     def _embed_waiting(self) -> list[Sighting]:
         waiting, self._waiting = self._waiting, []
+        decided: list[Sighting] = []
+        subjects = [self._current[s.rig, t.number].subject for t, s in waiting]
         for subject, engine in self._engines.items():
-            batch = [(s, sample) for s, sample in waiting if s.subject == subject]
+            batch = [pair for pair, s in zip(waiting, subjects, strict=True) if s == subject]
             embeddings = self._embed(engine, [sample for _, sample in batch])
-            for (sighting, sample), embedding in zip(batch, embeddings, strict=True):
-                sighting.samples.append(sample)
-                sighting.embeddings.append(embedding)
-        ready = {id(s): s for s, _ in waiting if s.decision is None}.values()
-        decided = [s for s in ready if len(s.embeddings) >= self._config.decide_after]
-        for sighting in decided:
-            self._decide(sighting)
+            for (track, sample), embedding in zip(batch, embeddings, strict=True):
+                decided += self._take(track, sample, embedding)
+        now = dict.fromkeys((sample.rig, track.number) for track, sample in waiting)
+        for sighting in [self._current[key] for key in now]:
+            ready = len(sighting.embeddings) >= self._config.decide_after
+            if ready and sighting.decision is None:
+                self._decide(sighting)
+                decided.append(sighting)
         return decided
+
+    def _take(self, track: Track, sample: Sample, embedding: Embedding) -> list[Sighting]:
+        """Add a crop to its track's sighting; return that if this decided it by ending it."""
+        sighting = self._current[sample.rig, track.number]
+        least = self._identifiers[sighting.subject].threshold
+        begun = sighting.take(sample, embedding, least)
+        if begun is None:
+            return []
+        log.info(
+            "%s: track %d shows somebody else from %.1f s",
+            sample.rig, track.number, begun.start_s,
+        )  # fmt: skip
+        self._begin(begun)
+        return self._finish(sighting)
 
     def _embed(self, engine: Engine, samples: Sequence[Sample]) -> list[Embedding]:
         if not samples:
@@ -130,15 +153,15 @@ class Recogniser:
         """Return the identities that were in view beside this track, and so cannot be it."""
         return {
             other.decision.identity
-            for other in self._sightings.values()
+            for other in self.sightings
             if other is not sighting
             and other.decision is not None
             and (self._config.disjoint_sites or other.rig == sighting.rig)
-            and _together_s(sighting.track, other.track) > TOGETHER_S
+            and _together_s(sighting, other) > TOGETHER_S
         }
 
 
-def _together_s(a: Track, b: Track) -> float:
+def _together_s(a: Sighting, b: Sighting) -> float:
     return min(a.end_s, b.end_s) - max(a.start_s, b.start_s)
 
 
@@ -155,8 +178,8 @@ def _sighting_event(sighting: Sighting, number: int) -> dict[str, Any]:
         "known": decision.known,
         "score": _rounded(decision.score),
         "threshold": round(decision.threshold, 4),
-        "time_s": round(track.end_s, 3),
-        "start_s": round(track.start_s, 3),
+        "time_s": round(sighting.end_s, 3),
+        "start_s": round(sighting.start_s, 3),
         "end_s": None,
         "box": [round(v, 1) for v in track.box],
         "modalities": sighting.modalities(),
@@ -167,6 +190,7 @@ def _sighting_event(sighting: Sighting, number: int) -> dict[str, Any]:
 
 def _track_event(rig: str, track: Track, sighting: Sighting | None, number: int) -> dict[str, Any]:
     decision = None if sighting is None else sighting.decision
+    span: Sighting | Track = track if sighting is None else sighting
     return {
         "event": "track_end",
         "id": number,
@@ -174,9 +198,9 @@ def _track_event(rig: str, track: Track, sighting: Sighting | None, number: int)
         "track": track.number,
         "subject": track.subject if sighting is None else sighting.subject,
         "identity": None if decision is None else decision.identity,
-        "start_s": round(track.start_s, 3),
-        "end_s": round(track.end_s, 3),
-        "time_s": round(track.end_s, 3),
+        "start_s": round(span.start_s, 3),
+        "end_s": round(span.end_s, 3),
+        "time_s": round(span.end_s, 3),
         "box": [round(v, 1) for v in track.box],
         "crops": 0 if sighting is None else len(sighting.embeddings),
     }

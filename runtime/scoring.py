@@ -93,7 +93,7 @@ class Scorer:
         self._sync_errors_s: list[float] = []
         self._boxes: Counter[str] = Counter()
         self._overlaps: dict[str, list[float]] = defaultdict(list)
-        self._votes: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+        self._votes: dict[tuple[str, int], list[tuple[float, str]]] = defaultdict(list)
 
     def add(self, step: RigStep) -> None:
         """Take what one rig found in one triplet."""
@@ -130,8 +130,12 @@ class Scorer:
         }
 
     def true_identity(self, sighting: Sighting) -> str | None:
-        """Return whom a track followed for most of its boxes."""
-        votes = self._votes.get((sighting.rig, sighting.track.number))
+        """Return whom a track followed for most of its boxes during the sighting."""
+        votes = Counter(
+            identity
+            for time_s, identity in self._votes.get((sighting.rig, sighting.track.number), ())
+            if sighting.start_s <= time_s <= sighting.end_s
+        )
         return votes.most_common(1)[0][0] if votes else None
 
     def _frames(self, step: RigStep) -> dict[str, TrueFrame]:
@@ -158,7 +162,7 @@ class Scorer:
         pairs = matched([v.track.box for v in step.views], [s.box for s in reference.subjects])
         for i, j in pairs.items():
             view, identity = step.views[i], reference.subjects[j].identity
-            self._votes[step.rig, view.track.number][identity] += 1
+            self._votes[step.rig, view.track.number].append((step.triplet.time_s, identity))
             for modality, box in view.boxes.items():
                 for subject in frames[modality].subjects if modality in frames else ():
                     if subject.identity == identity:
@@ -166,7 +170,7 @@ class Scorer:
 
     def _labelled(self, sightings: Sequence[Sighting]) -> list[Labelled]:
         return [
-            Labelled(true, s.rig, s.decision.identity, s.decision.known, s.track.start_s)
+            Labelled(true, s.rig, s.decision.identity, s.decision.known, s.start_s)
             for s in sightings
             if s.decision is not None and (true := self.true_identity(s)) is not None
         ]

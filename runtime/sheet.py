@@ -79,7 +79,7 @@ def _draw_pair(
     put_text(sheet, f"{decision.score:.2f}{verdict}", (left + 52, top + 2), 14, colour)
     second = left + 3 * CELL[1] + 32
     for x, sighting in ((left, query), (second, known)):
-        place = f"{sighting.rig}  {clock(sighting.track.start_s)}"
+        place = f"{sighting.rig}  {clock(sighting.start_s)}"
         put_text(sheet, place, (x + (140 if x == left else 0), top + 2), 14, FAINT)
         _draw_sample(sheet, x, top + 26, max(sighting.samples, key=lambda s: s.quality))
     middle = (left + 3 * CELL[1] + 16, top + 26 + CELL[0] // 2)

@@ -107,6 +107,26 @@ def test_at_night_the_others_see_what_rgb_does_not():
             assert iou(tuple(found[0]), walk.box(time_s)) > 0.6
 
 
+def test_by_day_thermal_sees_whom_the_wall_hides():
+    """A walker whose middle is of the wall's own colour is one warm body, not a head and legs."""
+    walk, times, pictures = moving(80, cameras=("rgb", "tir"))
+    for shown, time_s in zip(pictures[REST:], times[REST:], strict=True):
+        x0, y0, x1, y1 = (round(v) for v in walk.box(time_s))
+        wall = picture("rgb", [], time_s)
+        middle = slice(y0 + 14, y1 - 16), slice(max(x0 - 2, 0), max(x1 + 2, 0))
+        shown["rgb"][middle] = wall[middle]
+    homographies = {m: HOMOGRAPHIES[m] for m in ("rgb", "tir")}
+    inside = [i for i, t in enumerate(times[REST:]) if 2 < walk.box(t)[0] < WIDTH - 40]
+    joined = run(pictures, homographies)
+    alone = run(pictures, homographies, DetectConfig(day_modalities=()))
+    whole = [
+        max((iou(tuple(box), walk.box(times[REST + i])) for box in joined[i]), default=0.0)
+        for i in inside
+    ]
+    assert np.mean(np.array(whole) > 0.6) > 0.9
+    assert np.mean([len(alone[i]) != 1 for i in inside]) > 0.9
+
+
 def test_without_the_reference_the_others_are_asked():
     _, _, pictures = moving(60, cameras=("tir",))
     assert any(len(found) == 1 for found in run(pictures, homographies=HOMOGRAPHIES))

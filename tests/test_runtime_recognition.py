@@ -109,6 +109,44 @@ def test_a_short_track_decides_at_its_end(desk):
     assert desk.engine.batches == [1]
 
 
+def follow(desk, number, identities, start_s):
+    """Let one track show several subjects, half a second each; return its events."""
+    track = make_track(number, start_s, start_s + len(identities) / 2)
+    for i, identity in enumerate(identities):
+        time_s = start_s + i / 2
+        desk.recogniser.add(track, sample("gate", track, identity, time_s))
+        desk.recogniser.advance(time_s + 0.3)
+    desk.recogniser.end("gate", track)
+    return [e for e in desk.events() if e["track"] == number and e["start_s"] >= start_s]
+
+
+def test_a_track_that_changes_its_subject_becomes_two_sightings(desk):
+    desk.see("gate", 1, "b", 0)
+    events = follow(desk, 2, "aaabb", 10)
+    assert [(e["event"], e["identity"], e["start_s"], e["end_s"]) for e in events] == [
+        ("sighting", "P2", 10.0, None), ("track_end", "P2", 10.0, 11.0),
+        ("sighting", "P1", 11.5, None), ("track_end", "P1", 11.5, 12.5),
+    ]  # fmt: skip
+    # What the first left behind is its own: no crop of the second is in its template.
+    assert desk.see("gate", 3, "a", 20).score == pytest.approx(1, abs=1e-5)
+
+
+def test_one_stray_crop_is_left_out(desk):
+    events = follow(desk, 1, "aabaa", 0)
+    assert [(e["event"], e["identity"], e["crops"]) for e in events][-1] == ("track_end", "P1", 4)
+    assert desk.see("gate", 2, "a", 10).score == pytest.approx(1, abs=1e-5)
+
+
+def test_strays_that_disagree_change_nothing(desk):
+    assert [e["identity"] for e in follow(desk, 1, "aabca", 0)] == ["P1", "P1"]
+
+
+def test_a_first_crop_that_shows_somebody_else_is_forgotten(desk):
+    events = follow(desk, 1, "baaa", 0)
+    assert [(e["event"], e["crops"]) for e in events] == [("sighting", 2), ("track_end", 3)]
+    assert desk.see("gate", 2, "b", 10).known is False
+
+
 def test_a_track_without_a_sample_has_no_identity(desk):
     assert desk.see("gate", 1, "a", 0, count=0) is None
     assert [(e["event"], e["identity"]) for e in desk.events()] == [("track_end", None)]

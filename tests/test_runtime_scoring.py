@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 
 from mambapro.cli import InputError
+from runtime.identification import Sighting
 from runtime.rig import RigStep, TrackView
-from runtime.scoring import Labelled, Scorer, iou, matched, read_truth, score_identities
+from runtime.scoring import (
+    Labelled,
+    Scorer,
+    TrueFrame,
+    TrueSubject,
+    iou,
+    matched,
+    read_truth,
+    score_identities,
+)
 from runtime.sources import Frame
 from runtime.synchroniser import Triplet
 from runtime.tracking import Track
@@ -67,6 +77,24 @@ def test_recall_precision_overlap_and_sync_error(tmp_path):
     assert scores["tracking_precision"] == 1.0
     assert scores["crop_overlap"] == {"rgb": 1.0, "nir": 0.5}
     assert scores["sync_error_p95_ms"] == pytest.approx(12.0)
+
+
+def test_a_sighting_is_whom_its_track_followed_meanwhile():
+    box = (0, 0, 10, 20)
+    frames = {
+        ("gate", "rgb", i): TrueFrame(float(i), (TrueSubject("a" if i < 6 else "b", box, 1.0),))
+        for i in range(10)
+    }
+    scorer = Scorer(frames, {"gate": "rgb"})
+    for i in range(10):
+        triplet = Triplet(float(i), {"rgb": Frame(PICTURE, float(i), "pts", i)}, 0.0)
+        track = Track(3, 0, 9, box, box)
+        view = TrackView(track, {"rgb": box})
+        scorer.add(RigStep("gate", triplet, np.array([box]), [view], [], []))
+    assert scorer.true_identity(Sighting("gate", track, "person", 0.0)) == "a"
+    assert scorer.true_identity(Sighting("gate", track, "person", 0.0, left_s=5.0)) == "a"
+    assert scorer.true_identity(Sighting("gate", track, "person", 6.0)) == "b"
+    assert scorer.true_identity(Sighting("gate", track, "person", 9.5)) is None
 
 
 def test_nothing_to_score_is_none():

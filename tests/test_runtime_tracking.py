@@ -81,6 +81,24 @@ def test_one_blob_over_two_walkers_keeps_both():
     assert slopes == pytest.approx([-3, 3], abs=0.3)
 
 
+def test_a_car_that_comes_in_behind_a_walker_is_a_track_of_its_own():
+    frames = []
+    for i in range(110):
+        walk, car = walker(i, 100, 2), walker(i - 40, -90, 8, row=110, size=(180.0, 80.0))
+        car[0], car[2] = max(car[0], 0.0), min(car[2], 640.0)
+        if car[2] <= 0:
+            frames.append([walk])
+        elif car[2] > walk[0] and walk[2] > car[0]:  # they touch: motion sees one blob
+            frames.append([[min(walk[0], car[0]), 100, max(walk[2], car[2]), 190]])
+        else:
+            frames.append([walk, car] if car[2] > car[0] else [walk])
+    seen, ended = run(frames)
+    first = min(seen[30])
+    last = {n: box for n, box in seen[-1].items()}
+    assert last[first][0] == pytest.approx(walker(109, 100, 2)[0], abs=6)
+    assert sorted(track.subject for track in ended) == ["person", "vehicle"]
+
+
 def test_guesses_are_marked():
     tracker = Tracker(TrackConfig(), DetectConfig(), 25.0, (360, 640))
     for i in range(40):

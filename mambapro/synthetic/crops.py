@@ -158,11 +158,11 @@ def _photograph(
 
 
 def detector_box(drawn: Drawn, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return the subject's box as a detector finds it: padded, shifted and scaled by up to 8 %."""
+    """Return the subject's box as a detector finds it: each side up to 5 % inside or 10 % outside."""
     x0, y0, x1, y1 = drawn.box
     height, width = drawn.part.shape
     side = np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0]) * [-1, -1, 1, 1]
-    grow = side * rng.uniform(-0.02, 0.08, 4)
+    grow = side * rng.uniform(-0.05, 0.1, 4)
     left, top, right, bottom = np.round(np.array([x0, y0, x1, y1]) + grow).astype(int).tolist()
     return max(0, left), max(0, top), min(width, right), min(height, bottom)
 

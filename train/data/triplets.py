@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mambapro.config import ExperimentConfig
-from mambapro.contract import MODALITIES
+from mambapro.contract import MODALITIES, UNKNOWN_CAMERA
 from mambapro.datasets import Record, Split, load_triplet
 from mambapro.preprocess import Picture, stack
 from train.augment import augment, dropout_mask
@@ -73,7 +73,8 @@ class TrainTriplets(Dataset[Batch]):
         random = np.random.default_rng([self.config.train.seed, draw.epoch, 1 + draw.position])
         images = augment(self.pictures[draw.record], self.config.data, random)
         mask = dropout_mask(self.config.train.modality_dropout, len(MODALITIES), random)
-        camera = self.records[draw.record].camera
+        known = random.random() >= self.config.train.unknown_camera
+        camera = self.records[draw.record].camera if known else UNKNOWN_CAMERA
         return Batch(*map(torch.as_tensor, (images, mask, camera, self.labels[draw.record])))
 
 
