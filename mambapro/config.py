@@ -74,6 +74,8 @@ class ModelConfig:
     """Freeze the visual tower but prompts, transfers, adapters and camera embedding."""
     direct: bool = True
     """Train one head on the concatenated class tokens; off, one shared head a modality."""
+    centred: bool = False
+    """Take off the mean feature of training before the embedding gets unit length."""
 
     def __post_init__(self) -> None:
         height, width = self.image_size

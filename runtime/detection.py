@@ -211,9 +211,7 @@ class Detector:
             if m in helping and m in pictures
         ]
 
-    def _keep_warm(
-        self, pictures: Mapping[Modality, Picture], resting: Sequence[Modality]
-    ) -> None:
+    def _keep_warm(self, pictures: Mapping[Modality, Picture], resting: Sequence[Modality]) -> None:
         """Let cameras that are not asked now learn from every HELPER_EVERY-th picture."""
         self._idle += 1
         for slot, modality in enumerate(resting):

@@ -165,8 +165,9 @@ def test_embedding_space_follows_weights_and_what_is_computed():
     [
         ({"bidirectional": True, "sie": False, "aggregation_blocks": 1}, 4),
         ({"ma": False, "pfa": False, "srp": False}, 0),
+        ({"centred": True, "aggregation_blocks": 1}, 2),
     ],
-    ids=["bidirectional", "tower_alone"],
+    ids=["bidirectional", "tower_alone", "centred"],
 )
 def test_switched_networks_are_exported_too(tmp_path, switches, scans):
     config = experiment(model=dataclasses.replace(TINY, depth=1, **switches))

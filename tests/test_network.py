@@ -120,6 +120,7 @@ SWITCHES = [
     {"ma": False},
     {"sie": False},
     {"bidirectional": True},
+    {"centred": True},
     {"pfa": False, "srp": False, "ma": False, "sie": False},
 ]
 
@@ -189,6 +190,35 @@ def test_unknown_camera_takes_the_mean_row(tiny):
     network = lively(MambaPro(tiny))
     tokens = network.tower.class_tokens(torch.tensor([-1, 0, 1, 2]))
     torch.testing.assert_close(tokens[0], tokens[1:].mean(0))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("switches", [{}, {"ma": False}, {"ma": False, "direct": False}], ids=str)
+def test_centring_takes_off_what_all_features_share(tiny, switches):
+    """With the mean the neck has seen, a part common to all features does not count any more."""
+    config = dataclasses.replace(tiny, centred=True, **switches)
+    network, heads = lively(MambaPro(config)), Heads(config, identities=5)
+    images, mask, camera = random_batch(config, 64)
+    features = network(normalise(images, mask), camera)
+    heads.train()
+    for _ in range(200):
+        heads(features)
+    network.centre.copy_(heads.mean_feature())
+    embeddings = network.embed(images, mask, camera)
+    expected = features.embedding() - features.embedding().mean(0)
+    if config.direct:  # one shared head takes the mean over modalities
+        torch.testing.assert_close(
+            embeddings, torch.nn.functional.normalize(expected, dim=-1), rtol=0, atol=1e-4
+        )
+    similar = (embeddings @ embeddings.T).mean()
+    network.centre.zero_()
+    plain = network.embed(images, mask, camera)
+    assert similar < (plain @ plain.T).mean() - 0.1
+
+
+def test_the_centre_is_part_of_the_weights(tiny):
+    plain, centred = MambaPro(tiny), MambaPro(dataclasses.replace(tiny, centred=True))
+    assert set(centred.state_dict()) - set(plain.state_dict()) == {"centre"}
 
 
 def test_normalise_maps_colour_order_and_range():

@@ -94,8 +94,7 @@ def test_a_car_that_comes_in_behind_a_walker_is_a_track_of_its_own():
             frames.append([walk, car] if car[2] > car[0] else [walk])
     seen, ended = run(frames)
     first = min(seen[30])
-    last = {n: box for n, box in seen[-1].items()}
-    assert last[first][0] == pytest.approx(walker(109, 100, 2)[0], abs=6)
+    assert seen[-1][first][0] == pytest.approx(walker(109, 100, 2)[0], abs=6)
     assert sorted(track.subject for track in ended) == ["person", "vehicle"]
 
 

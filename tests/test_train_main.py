@@ -85,6 +85,14 @@ def assert_same_run(folder: Path, other: Path) -> None:
         torch.testing.assert_close(second.network.state_dict()[name], value, rtol=0, atol=0)
 
 
+def test_the_centre_is_the_mean_that_the_neck_has_seen(tmp_path, config_file):
+    assert train(config_file, tmp_path / "run", "--set", "model.centred=true") == EXIT_DONE
+    checkpoint = load_checkpoint(tmp_path / "run" / LAST)
+    mean = checkpoint.heads["fused.bottleneck.running_mean"]
+    assert mean.abs().max() > 0
+    torch.testing.assert_close(checkpoint.network.centre, mean, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shipped_config_loads(name):
     config = configs.load(ExperimentConfig, ROOT / "configs" / f"{name}.yaml")

@@ -139,6 +139,8 @@ class Trainer:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        if self.network.centre is not None:
+            self.network.centre.copy_(self.heads.mean_feature())
         return loss.item()
 
     def _run_epoch(self, interrupt: Interrupt, bar: tqdm, board: SummaryWriter) -> bool:

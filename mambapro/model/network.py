@@ -33,11 +33,16 @@ class Features(NamedTuple):
 class MambaPro(nn.Module):
     """The network: three modalities, one stacked pass."""
 
+    centre: Tensor | None
+    """(M*C,) mean feature of the training data; None when embeddings are not centred."""
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.tower = VisualTower(config)
         self.aggregation = MambaAggregation(config) if config.ma else None
+        centre = torch.zeros(config.embedding_dim) if config.centred else None
+        self.register_buffer("centre", centre)
         if config.frozen:
             for name, parameter in self.tower.named_parameters():
                 parameter.requires_grad_(bool(ADAPTED.intersection(name.split("."))))
@@ -59,8 +64,10 @@ class MambaPro(nn.Module):
         Returns:
             (B, M*C) float32.
         """
-        features = self(normalise(images, mask), camera)
-        return F.normalize(features.embedding(), dim=-1)
+        feature = self(normalise(images, mask), camera).embedding()
+        if self.centre is not None:
+            feature = feature - self.centre
+        return F.normalize(feature, dim=-1)
 
 
 class Neck(nn.Module):
@@ -76,6 +83,11 @@ class Neck(nn.Module):
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """Map a feature (B, C) to (logits (B, identities), the feature itself)."""
         return self.classifier(self.bottleneck(feature)), feature
+
+    def mean(self) -> Tensor:
+        """Return the running mean (C,) of the features."""
+        assert self.bottleneck.running_mean is not None
+        return self.bottleneck.running_mean
 
 
 class Heads(nn.Module):
@@ -96,6 +108,12 @@ class Heads(nn.Module):
         if self.fused is not None:
             pairs.append(self.fused(features.fused))
         return pairs
+
+    def mean_feature(self) -> Tensor:
+        """Return the running mean (M*C,) of the feature used for retrieval; the neck tracks it."""
+        if self.fused is not None:
+            return self.fused.mean()
+        return self.tokens.mean() if self.direct else self.tokens.mean().repeat(len(MODALITIES))
 
 
 def normalise(images: Tensor, mask: Tensor) -> Tensor:

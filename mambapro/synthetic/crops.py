@@ -158,7 +158,7 @@ def _photograph(
 
 
 def detector_box(drawn: Drawn, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return the subject's box as a detector finds it: each side up to 5 % inside or 10 % outside."""
+    """Return the box as a detector finds it: each side up to 5 % inside or 10 % outside."""
     x0, y0, x1, y1 = drawn.box
     height, width = drawn.part.shape
     side = np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0]) * [-1, -1, 1, 1]
