@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CODE := mambapro train export calibration runtime benchmarks tests plugins setup.py
 
-.PHONY: demo build test lint bench pin clean
+.PHONY: demo build tensorrt-rtx test lint bench pin clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -28,6 +28,18 @@ $(NATIVE): $(NATIVE_SOURCES) | $(INSTALLED)
 	@if command -v cmake >/dev/null && command -v $(CXX) >/dev/null; then $(MAKE) build; \
 	else echo "no cmake or C++ compiler: the selective scan runs on its portable paths, slower"; \
 	mkdir -p $(@D) && touch $@; fi
+
+# TensorRT-RTX, whose parser, builder and plugin registry need no GPU: tests and export/to_trt.py
+# check against it. It has an environment of its own, 0.3 GB, so that nothing else can import it.
+TENSORRT_RTX := build/tensorrt-rtx
+
+tensorrt-rtx: $(TENSORRT_RTX)/.installed  ## the environment that MAMBAPRO_TENSORRT_PYTHON defaults to
+
+$(TENSORRT_RTX)/.installed: constraints.txt
+	$(PYTHON) -m venv $(TENSORRT_RTX)
+	$(TENSORRT_RTX)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    tensorrt-rtx-cu12==1.7.1.116 numpy
+	@touch $@
 
 # --- the demo: what is already there and newer than its sources is kept ---------------------------
 TRAINING := $(wildcard mambapro/*.py mambapro/model/*.py mambapro/ops/*.py train/*.py train/data/*.py)

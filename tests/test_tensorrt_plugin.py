@@ -109,9 +109,9 @@ def test_library_stands_alone(library):
 
 @pytest.mark.slow
 def test_registry_loads_the_library(library):
-    python = os.environ.get("MAMBAPRO_TENSORRT_PYTHON")
-    if not python:
-        pytest.skip("MAMBAPRO_TENSORRT_PYTHON names no Python that has tensorrt or tensorrt_rtx")
+    default = ROOT / "build" / "tensorrt-rtx" / "bin" / "python"
+    python = os.environ.get("MAMBAPRO_TENSORRT_PYTHON", str(default))
+    require(shutil.which(python), "Python with tensorrt or tensorrt_rtx (make tensorrt-rtx)")
     find = "import importlib.util as u; print([m for m in {} if u.find_spec(m)][0])"
     modules = ["tensorrt", "tensorrt_rtx"]
     found = subprocess.run([python, "-c", find.format(modules)], capture_output=True, text=True)
