@@ -6,6 +6,7 @@ names the one folder to look in.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 from typing import Final, Literal
@@ -53,6 +54,22 @@ def require_library(part: Part) -> Path:
     if found is None:
         raise MissingError(missing(part))
     return found
+
+
+def providers(library: Path) -> tuple[str, ...]:
+    """Return the execution providers that a library for ONNX Runtime has a kernel for.
+
+    Only a build with CUDA serves ``CUDAExecutionProvider``. Raises MissingError if the library does
+    not load, or is too old to say.
+    """
+    try:
+        ask = ctypes.CDLL(str(library)).MambaproProviders
+    except (OSError, AttributeError) as error:
+        raise MissingError(
+            f"{library} does not load: {error}; build it again with `{ADVICE}`, or set {SWITCH}=off"
+        ) from error
+    ask.restype = ctypes.c_char_p
+    return tuple(ask().decode().split())
 
 
 def missing(part: Part) -> str:

@@ -52,6 +52,19 @@ def test_switch(folder, monkeypatch):
         native.find_library("torch")
 
 
+def test_library_says_which_providers_it_serves(monkeypatch, folder):
+    with pytest.raises(MissingError, match=r"does not load: .*make build"):
+        native.providers(folder / "libmambapro_onnxruntime.so")
+    monkeypatch.delenv(native.FOLDER)
+    built = native.find_library("onnxruntime")
+    require(built, "native library for ONNX Runtime (make build)")
+    assert native.providers(built)[0] == "CPUExecutionProvider"
+    other = native.find_library("torch")
+    require(other, "native library for torch (make build)")
+    with pytest.raises(MissingError, match="undefined symbol: MambaproProviders"):
+        native.providers(other)
+
+
 def test_engine_says_once_which_path_runs(folder, caplog):
     engines._announce.cache_clear()
     with caplog.at_level(logging.INFO, "runtime.engines"):

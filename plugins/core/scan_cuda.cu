@@ -20,18 +20,11 @@ static_assert(cuda::SharedBytes<kLatencyLanes, kLatencyChannels>(kMaxCudaStates 
 
 int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-bool Valid(const ScanParams& p) {
-  constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
-  for (int64_t size : {p.rows, p.groups, p.length, p.channels, p.states}) {
-    if (size < 1 || size > kLargest - cuda::kTileSteps) return false;
-  }
-  return p.states <= kMaxCudaStates && p.rows % p.groups == 0;
-}
+constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
 
 template <typename T, int kLanes, int kChannels, bool kMany>
 cudaError_t Launch(const ScanParams& params, cudaStream_t stream) {
   const int64_t blocks = params.rows * CeilDivide(params.channels, kChannels);
-  if (blocks > std::numeric_limits<int32_t>::max()) return cudaErrorInvalidValue;
   const size_t shared =
       cuda::SharedBytes<kLanes, kChannels>(CeilDivide(params.states, cuda::kGroup));
   ScanParams copy = params;
@@ -60,8 +53,21 @@ cudaError_t Dispatch(const ScanParams& params, cudaStream_t stream) {
 
 }  // namespace
 
+const char* CheckScanCuda(const ScanParams& p) noexcept {
+  for (int64_t size : {p.rows, p.groups, p.length, p.channels, p.states}) {
+    if (size < 1) return "no size of the scan may be zero";
+    if (size > kLargest - cuda::kTileSteps) return "the CUDA scan takes sizes below 2^31 - 16";
+  }
+  if (p.rows % p.groups != 0) return "the groups of A must divide the first size of u";
+  if (p.states > kMaxCudaStates) return "the CUDA scan takes at most 1024 states";
+  if (p.rows * CeilDivide(p.channels, kLatencyChannels) > kLargest) {
+    return "the CUDA scan takes less than 2^31 blocks of 8 channels";
+  }
+  return nullptr;
+}
+
 cudaError_t ScanForwardCuda(const ScanParams& params, cudaStream_t stream) noexcept {
-  if (!Valid(params)) return cudaErrorInvalidValue;
+  if (CheckScanCuda(params)) return cudaErrorInvalidValue;
   switch (params.type) {
     case ScalarType::kFloat32:
       return Dispatch<float>(params, stream);

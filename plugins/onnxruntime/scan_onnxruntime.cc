@@ -1,5 +1,6 @@
-// The selective scan for ONNX Runtime's CPU provider: mambapro::SelectiveScan, version 1, for
-// float32 and float16. Load the library with SessionOptions.register_custom_ops_library.
+// The selective scan for ONNX Runtime: mambapro::SelectiveScan, version 1, for float32 and float16,
+// on the CPU provider, and on the CUDA provider if the build has the CUDA kernels
+// (MAMBAPRO_WITH_CUDA). Load the library with SessionOptions.register_custom_ops_library.
 //
 // Only the C API, so that one build serves every later version; nothing here throws.
 #include <onnxruntime_c_api.h>
@@ -9,6 +10,9 @@
 #include <cstdio>
 
 #include "scan.h"
+#ifdef MAMBAPRO_WITH_CUDA
+#include "scan_cuda.h"
+#endif
 
 namespace {
 
@@ -23,13 +27,14 @@ constexpr bool IsSequence(size_t input) { return input != kA && input != kD && i
 
 const OrtApi* api = nullptr;  // set once, by the first RegisterCustomOps
 
-__attribute__((format(printf, 1, 2))) OrtStatus* Refuse(const char* format, ...) {
+__attribute__((format(printf, 2, 3))) OrtStatus* Answer(OrtErrorCode code, const char* format,
+                                                        ...) {
   char text[320];
   va_list arguments;
   va_start(arguments, format);
   std::vsnprintf(text, sizeof(text), format, arguments);
   va_end(arguments);
-  return api->CreateStatus(ORT_INVALID_ARGUMENT, text);
+  return api->CreateStatus(code, text);
 }
 
 #define MAMBAPRO_RETURN_IF_ERROR(call) \
@@ -82,7 +87,8 @@ OrtStatus* ReadShape(const OrtValue* value, Shape* shape) {
 OrtStatus* CheckShapes(const std::array<Shape, kInputs>& shapes) {
   const Shape &u = shapes[kU], &a = shapes[kA];
   if (u.axes != 3 || a.axes != 3) {
-    return Refuse("SelectiveScan: u must be (G*B, L, D) and A (G, D, N), got %s and %s",
+    return Answer(ORT_INVALID_ARGUMENT,
+                  "SelectiveScan: u must be (G*B, L, D) and A (G, D, N), got %s and %s",
                   Write(u.axes, u.sizes).value, Write(a.axes, a.sizes).value);
   }
   const int64_t rows = u.sizes[0], length = u.sizes[1], channels = u.sizes[2];
@@ -97,11 +103,17 @@ OrtStatus* CheckShapes(const std::array<Shape, kInputs>& shapes) {
   for (size_t i = 0; i < kInputs; ++i) {
     const size_t axes = i == kD || i == kBias ? 2 : 3;
     if (!shapes[i].Is(axes, legal[i])) {
-      return Refuse("SelectiveScan: %s must be %s, got %s", kNames[i], Write(axes, legal[i]).value,
-                    Write(shapes[i].axes, shapes[i].sizes).value);
+      return Answer(ORT_INVALID_ARGUMENT, "SelectiveScan: %s must be %s, got %s", kNames[i],
+                    Write(axes, legal[i]).value, Write(shapes[i].axes, shapes[i].sizes).value);
     }
   }
   return nullptr;
+}
+
+OrtStatus* RefuseSizes(const char* problem, const mambapro::ScanParams& p) {
+  return Answer(ORT_INVALID_ARGUMENT, "SelectiveScan: %s, got u %s, A %s", problem,
+                Write(3, {p.rows, p.length, p.channels}).value,
+                Write(3, {p.groups, p.channels, p.states}).value);
 }
 
 // ONNX Runtime's own threads.
@@ -130,13 +142,39 @@ Sequence Dense(Pointer data, int64_t length, int64_t width) {
   return {data, length * width, width};
 }
 
+// What a provider runs when all shapes are right.
+struct Cpu {
+  static const char* Name() { return nullptr; }  // how the API spells it
+  static OrtStatus* Run(const mambapro::ScanParams& p, OrtKernelContext* context) {
+    if (const char* problem = mambapro::CheckScan(p)) return RefuseSizes(problem, p);
+    mambapro::ScanForwardCpu(p, {RunOnRuntimeThreads, context});
+    return nullptr;
+  }
+};
+
+#ifdef MAMBAPRO_WITH_CUDA
+struct Cuda {
+  static const char* Name() { return "CUDAExecutionProvider"; }
+  static OrtStatus* Run(const mambapro::ScanParams& p, OrtKernelContext* context) {
+    if (const char* problem = mambapro::CheckScanCuda(p)) return RefuseSizes(problem, p);
+    void* stream = nullptr;
+    MAMBAPRO_RETURN_IF_ERROR(api->KernelContext_GetGPUComputeStream(context, &stream));
+    const cudaError_t error = mambapro::ScanForwardCuda(p, static_cast<cudaStream_t>(stream));
+    if (error == cudaSuccess) return nullptr;
+    return Answer(ORT_FAIL, "SelectiveScan: CUDA error %d at the launch: %s",
+                  static_cast<int>(error), cudaGetErrorString(error));
+  }
+};
+#endif
+
+template <typename Provider>
 OrtStatus* Compute(mambapro::ScalarType type, OrtKernelContext* context) {
   std::array<Shape, kInputs> shapes;
   std::array<const void*, kInputs> data{};
   for (size_t i = 0; i < kInputs; ++i) {
     const OrtValue* value = nullptr;
     MAMBAPRO_RETURN_IF_ERROR(api->KernelContext_GetInput(context, i, &value));
-    if (!value) return Refuse("SelectiveScan: %s is missing", kNames[i]);
+    if (!value) return Answer(ORT_INVALID_ARGUMENT, "SelectiveScan: %s is missing", kNames[i]);
     MAMBAPRO_RETURN_IF_ERROR(ReadShape(value, &shapes[i]));
     void* pointer = nullptr;  // the C API has no function that takes a const value
     MAMBAPRO_RETURN_IF_ERROR(api->GetTensorMutableData(const_cast<OrtValue*>(value), &pointer));
@@ -164,12 +202,7 @@ OrtStatus* Compute(mambapro::ScalarType type, OrtKernelContext* context) {
   p.a = static_cast<const float*>(data[kA]);
   p.d = static_cast<const float*>(data[kD]);
   p.delta_bias = static_cast<const float*>(data[kBias]);
-  if (const char* problem = mambapro::CheckScan(p)) {
-    return Refuse("SelectiveScan: %s, got u %s, A %s", problem, Write(3, shapes[kU].sizes).value,
-                  Write(3, shapes[kA].sizes).value);
-  }
-  mambapro::ScanForwardCpu(p, {RunOnRuntimeThreads, context});
-  return nullptr;
+  return Provider::Run(p, context);
 }
 
 // y has the shape of u.
@@ -179,13 +212,14 @@ OrtStatus* InferShape(const OrtCustomOp*, OrtShapeInferContext* context) {
   return api->ShapeInferContext_SetOutputTypeShape(context, 0, info);
 }
 
-// The operator for one type of its sequences. A kernel has no state, so none is created.
-template <ONNXTensorElementDataType kElement, mambapro::ScalarType kType>
+// The operator for a provider and one type of its sequences. A kernel has no state, so none is
+// created.
+template <typename Provider, ONNXTensorElementDataType kElement, mambapro::ScalarType kType>
 OrtCustomOp MakeOperator() {
   OrtCustomOp op{};
   op.version = kApiVersion;
   op.GetName = [](const OrtCustomOp*) { return kName; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };  // CPU
+  op.GetExecutionProviderType = [](const OrtCustomOp*) { return Provider::Name(); };
   op.GetStartVersion = [](const OrtCustomOp*) { return kVersion; };
   op.GetEndVersion = [](const OrtCustomOp*) { return kVersion; };
 
@@ -211,26 +245,44 @@ OrtCustomOp MakeOperator() {
   };
   op.KernelDestroy = [](void*) {};
   op.KernelComputeV2 = [](void*, OrtKernelContext* context) -> OrtStatusPtr {
-    return Compute(kType, context);
+    return Compute<Provider>(kType, context);
   };
   return op;
 }
 
+template <typename Provider>
+OrtStatus* AddOperators(OrtCustomOpDomain* domain) {
+  static const OrtCustomOp single =
+      MakeOperator<Provider, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, mambapro::ScalarType::kFloat32>();
+  static const OrtCustomOp half = MakeOperator<Provider, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+                                               mambapro::ScalarType::kFloat16>();
+  MAMBAPRO_RETURN_IF_ERROR(api->CustomOpDomain_Add(domain, &single));
+  return api->CustomOpDomain_Add(domain, &half);
+}
+
 // The one domain of this process: it must outlive every session, and none tells when it ends.
 OrtStatus* MakeDomain(OrtCustomOpDomain** domain) {
-  static const OrtCustomOp single =
-      MakeOperator<ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, mambapro::ScalarType::kFloat32>();
-  static const OrtCustomOp half =
-      MakeOperator<ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16, mambapro::ScalarType::kFloat16>();
   MAMBAPRO_RETURN_IF_ERROR(api->CreateCustomOpDomain(kDomain, domain));
-  MAMBAPRO_RETURN_IF_ERROR(api->CustomOpDomain_Add(*domain, &single));
-  return api->CustomOpDomain_Add(*domain, &half);
+#ifdef MAMBAPRO_WITH_CUDA
+  MAMBAPRO_RETURN_IF_ERROR(AddOperators<Cuda>(*domain));
+#endif
+  return AddOperators<Cpu>(*domain);
 }
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
-    OrtSessionOptions* options, const OrtApiBase* base) {
+#define MAMBAPRO_EXPORT extern "C" __attribute__((visibility("default")))
+
+// The execution providers that this library serves, for mambapro/native.py.
+MAMBAPRO_EXPORT const char* MambaproProviders() {
+#ifdef MAMBAPRO_WITH_CUDA
+  return "CPUExecutionProvider CUDAExecutionProvider";
+#else
+  return "CPUExecutionProvider";
+#endif
+}
+
+MAMBAPRO_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   static const bool new_enough = (api = base->GetApi(kApiVersion)) != nullptr;
   if (!new_enough) {
     return base->GetApi(1)->CreateStatus(ORT_NOT_IMPLEMENTED,

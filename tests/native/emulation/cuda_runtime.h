@@ -51,11 +51,14 @@ struct EmulationOptions {
   Order order = Order::kForward;  // in which the threads of a block take their turns
   unsigned seed = 0;              // of kShuffled
   int skipped_barrier = -1;       // that many-th __syncthreads of every thread does nothing
+  cudaError_t launch_error = cudaSuccess;  // what a launch returns instead of running
 };
 
 EmulationOptions& Emulation();
 // Why the last launch failed, or "".
 const char* EmulationError();
+// The stream of the last launch.
+cudaStream_t& EmulatedStream();
 
 // Runs body(context) once for every thread of every block.
 cudaError_t EmulateLaunch(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*),
@@ -91,6 +94,10 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   return cudaSuccess;
 }
 
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : "an error of the emulation";
+}
+
 template <typename... Arguments, size_t... kIndex>
 void EmulatedCall(void (*kernel)(Arguments...), void** arguments, std::index_sequence<kIndex...>) {
   kernel(*static_cast<Arguments*>(arguments[kIndex])...);
@@ -98,7 +105,8 @@ void EmulatedCall(void (*kernel)(Arguments...), void** arguments, std::index_seq
 
 template <typename... Arguments>
 cudaError_t cudaLaunchKernel(void (*kernel)(Arguments...), dim3 grid, dim3 block, void** arguments,
-                             size_t shared_bytes, cudaStream_t) {
+                             size_t shared_bytes, cudaStream_t stream) {
+  mambapro::EmulatedStream() = stream;
   auto thread = [=] { EmulatedCall(kernel, arguments, std::index_sequence_for<Arguments...>()); };
   return mambapro::EmulateLaunch(
       grid, block, shared_bytes,

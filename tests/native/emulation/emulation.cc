@@ -196,6 +196,10 @@ void RunBlock(int size, size_t shared_bytes, void (*body)(void*), void* context)
 
 EmulationOptions& Emulation() { return options; }
 const char* EmulationError() { return error; }
+cudaStream_t& EmulatedStream() {
+  static cudaStream_t stream;
+  return stream;
+}
 const dim3& EmulatedThread() { return current->index; }
 const dim3& EmulatedBlock() { return block_index; }
 
@@ -218,6 +222,7 @@ __attribute__((no_sanitize("thread"))) uint32_t EmulatedShuffle(uint32_t mask, u
 cudaError_t EmulateLaunch(dim3 grid, dim3 size, size_t shared_bytes, void (*body)(void*),
                           void* context) {
   error = "";
+  if (options.launch_error != cudaSuccess) return options.launch_error;
   const bool flat = grid.y == 1 && grid.z == 1 && size.y == 1 && size.z == 1;
   if (!flat || grid.x == 0 || size.x == 0 || size.x > 1024 || size.x % kWarp != 0 ||
       shared_bytes > cuda::kMaxSharedBytes) {
