@@ -19,6 +19,8 @@ Part = Literal["torch", "onnxruntime", "tensorrt"]
 SWITCH: Final = "MAMBAPRO_NATIVE"
 FOLDER: Final = "MAMBAPRO_NATIVE_DIR"
 ADVICE: Final = "make build"
+GPU_ADVICE: Final = "cmake --preset cuda && cmake --build --preset cuda"
+"""Builds all three; on a Jetson with the preset jetson-orin or jetson-thor."""
 
 _SUFFIX: Final = ".so"
 _PACKAGE: Final = Path(__file__).resolve().parent
@@ -77,7 +79,8 @@ def missing(part: Part) -> str:
     if not enabled():
         return f"native code is switched off by {SWITCH}=off"
     tried = ", ".join(map(str, _candidates(part)))
-    return f"no native library for {part}: tried {tried}; build it with `{ADVICE}`"
+    advice = GPU_ADVICE if part == "tensorrt" else ADVICE
+    return f"no native library for {part}: tried {tried}; build it with `{advice}`"
 
 
 def _candidates(part: Part) -> list[Path]:

@@ -133,10 +133,10 @@ def fetch_onnxruntime(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="mambapro-apt-") as name:
         state = Path(name)
         apt = ["apt-get", *_private_apt(state, debian_source())]
-        _run([*apt, "-qq", "update"], state)
-        _run([*apt, "-qq", "download", DEBIAN_PACKAGE], state)
+        _run("apt-get", [*apt, "-qq", "update"], state)
+        _run("apt-get", [*apt, "-qq", "download", DEBIAN_PACKAGE], state)
         (package,) = state.glob(f"{DEBIAN_PACKAGE}_*.deb")
-        _run(["dpkg-deb", "--extract", str(package), str(state / "package")], state)
+        _run("dpkg-deb", ["dpkg-deb", "--extract", str(package), str(state / "package")], state)
         (header,) = (state / "package").rglob(ONNXRUNTIME.main)
         shutil.copy(header, folder)
 
@@ -197,7 +197,7 @@ def fetch_tensorrt(folder: Path) -> None:
         wheels = Path(name)
         (wheels / "wanted.txt").write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
-        _run([*pip, "--no-deps", "--require-hashes", "-r", "wanted.txt", "-d", "."], wheels)
+        _run("pip", [*pip, "--no-deps", "--require-hashes", "-r", "wanted.txt", "-d", "."], wheels)
         (wheel,) = wheels.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.namelist():
@@ -205,11 +205,22 @@ def fetch_tensorrt(folder: Path) -> None:
                     (folder / Path(member).name).write_bytes(archive.read(member))
 
 
-def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S)
+def _run(name: str, command: list[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(f"{name} did not end within {TIMEOUT_S:.0f} s") from error
     if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
-        raise UnavailableError(f"{Path(command[0]).name} failed: {last[0]}")
+        raise UnavailableError(f"{name} failed: {_reason(done.stderr or done.stdout)}")
+
+
+def _reason(output: str) -> str:
+    """The last line that is marked as an error, else the last one."""
+    lines = output.strip().splitlines() or ["no message"]
+    marked = [line for line in lines if line.startswith(("E:", "ERROR:"))]
+    return (marked or lines)[-1]
 
 
 ONNXRUNTIME = Headers(

@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,17 +28,22 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_the_named_folder_is_the_only_one(folder):
-    assert native.find_library("torch") is None
-    built = folder / "libmambapro_torch.so"
+@pytest.mark.parametrize("part", ["torch", "onnxruntime", "tensorrt"])
+def test_the_named_folder_is_the_only_one(folder, part):
+    assert native.find_library(part) is None
+    built = folder / f"libmambapro_{part}.so"
     built.touch()
-    assert native.find_library("torch") == built
-    assert native.require_library("torch") == built
+    assert native.find_library(part) == built
+    assert native.require_library(part) == built
 
 
 def test_missing_library_names_the_paths_tried(folder, monkeypatch):
     with pytest.raises(MissingError, match=f"tried {folder}/libmambapro_onnxruntime.so; .*make b"):
         native.require_library("onnxruntime")
+    with pytest.raises(
+        MissingError, match=f"tried {folder}/libmambapro_tensorrt.so; .*preset cuda"
+    ):
+        native.require_library("tensorrt")
     monkeypatch.delenv(native.FOLDER)
     assert str(ROOT / "build" / "lib") in native.missing("onnxruntime")
 
@@ -135,6 +142,15 @@ def test_offline_says_where_it_looked(cache, capsys, monkeypatch):
     assert str(cache / "runtime-1") in capsys.readouterr().err
 
 
+def test_a_failing_tool_is_quoted_by_its_error(tmp_path, monkeypatch):
+    script = "print('ERROR: no such thing'); print('a hint'); raise SystemExit(1)"
+    with pytest.raises(fetch_headers.UnavailableError, match=r"pip failed: ERROR: no such thing$"):
+        fetch_headers._run("pip", [sys.executable, "-c", script], tmp_path)
+    monkeypatch.setattr(fetch_headers, "TIMEOUT_S", 0.1)
+    with pytest.raises(fetch_headers.UnavailableError, match="pip did not end within"):
+        fetch_headers._run("pip", [sys.executable, "-c", "import time; time.sleep(9)"], tmp_path)
+
+
 SOURCES = """# a comment
 Types: deb
 URIs: http://deb.example.org/debian
@@ -209,6 +225,25 @@ def test_parts_say_why_they_are_left_out(needs_cmake, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "PyTorch operator        left out: switched off" in done.stdout
     assert f"ONNX Runtime operator   built with {tmp_path}" in done.stdout
+
+
+def test_without_nvcc_the_cuda_parts_are_left_out(needs_cmake, tmp_path):
+    options = ["-DMAMBAPRO_BUILD_TORCH=OFF", f"-DMAMBAPRO_ONNXRUNTIME_INCLUDE={tmp_path}"]
+    command = [
+        "cmake",
+        "-S",
+        ROOT,
+        "-B",
+        tmp_path / "build",
+        *options,
+        "-DMAMBAPRO_BUILD_TESTS=OFF",
+    ]
+    environment = {**os.environ, "CUDACXX": "/nowhere/nvcc"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    reason = "left out: no nvcc; put it on PATH or set CUDACXX"
+    assert f"CUDA kernels            {reason}\n" in done.stdout
+    assert "TensorRT plugin         left out: it needs the CUDA kernels\n" in done.stdout
 
 
 def test_a_part_that_must_be_built_fails_without_its_needs(needs_cmake, tmp_path):
