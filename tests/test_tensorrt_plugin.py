@@ -69,6 +69,8 @@ def test_host_logic(headers, tmp_path):
     done = subprocess.run([program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "B must be (6, 5, 16), got (6, 5, 3)" in done.stderr
+    assert "no size may be zero, got u (6, 0, 4) and A (2, 4, 16)" in done.stderr
+    assert "CUDA error 9 at the launch for u of (6, 5, 4)" in done.stderr
 
 
 def build_library(folder: Path, headers: list[str]) -> Path:

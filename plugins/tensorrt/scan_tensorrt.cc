@@ -10,6 +10,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <initializer_list>
 #include <new>
 
 #include "scan_cuda.h"
@@ -113,7 +114,12 @@ int32_t CheckShapes(const Dims* const (&dims)[kTensors], Sizes* sizes) {
     return Fail("%s must be %s, got %s", kTensorNames[t], Describe(legal.rank, legal.sizes, wanted),
                 Describe(dims[t]->nbDims, dims[t]->d, got));
   }
-  if (sizes->groups == 0) return Fail("A must have at least one group");
+  for (int64_t size : {sizes->rows, sizes->length, sizes->channels, sizes->groups, sizes->states}) {
+    if (size != 0) continue;
+    char u[96], a[96];
+    return Fail("no size may be zero, got u %s and A %s", Describe(3, dims[kU]->d, u),
+                Describe(3, dims[kA]->d, a));
+  }
   if (sizes->rows != -1 && sizes->groups != -1 && sizes->rows % sizes->groups != 0) {
     return Fail("the %lld groups of A must divide the %lld rows of u",
                 static_cast<long long>(sizes->groups), static_cast<long long>(sizes->rows));
@@ -273,9 +279,10 @@ class ScanPlugin final : public nvinfer1::IPluginV3,
     p.delta_bias = static_cast<const float*>(inputs[kDeltaBias]);
     const cudaError_t error = ScanForwardCuda(p, stream);
     if (error == cudaSuccess) return kOk;
-    return Fail("the launch for u of (%lld, %lld, %lld) failed with CUDA error %d",
-                static_cast<long long>(s.rows), static_cast<long long>(s.length),
-                static_cast<long long>(s.channels), static_cast<int>(error));
+    return Fail("CUDA error %d at the launch for u of (%lld, %lld, %lld): %s",
+                static_cast<int>(error), static_cast<long long>(s.rows),
+                static_cast<long long>(s.length), static_cast<long long>(s.channels),
+                cudaGetErrorString(error));
   }
 
   nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext*) noexcept override {

@@ -334,10 +334,13 @@ void TestBadCalls() {
   uneven.groups = 4;
   uneven.Shape();
   CHECK(Configure(uneven) != 0);
-  Call empty_groups;
-  empty_groups.groups = 0;
-  empty_groups.Shape();
-  CHECK(Configure(empty_groups) != 0);
+  for (int64_t Call::* size :
+       {&Call::rows, &Call::length, &Call::channels, &Call::groups, &Call::states}) {
+    Call empty;
+    empty.*size = 0;
+    empty.Shape();
+    CHECK(Configure(empty) != 0 && ChangeShape(empty) != 0 && Shapes(empty).status != 0);
+  }
   Call many;
   many.states = 1025;
   many.Shape();
@@ -409,7 +412,10 @@ void TestEnqueue(DataType type) {
   const auto descs = call.Static();
   const PluginPointer plugin = Create();
   IPluginV3OneRuntime& runtime = Runtime(*plugin);
-  CHECK(runtime.enqueue(descs.data(), &descs[kY], inputs, &output, nullptr, nullptr) == 0);
+  int somewhere;
+  const auto stream = reinterpret_cast<cudaStream_t>(&somewhere);
+  CHECK(runtime.enqueue(descs.data(), &descs[kY], inputs, &output, nullptr, stream) == 0);
+  CHECK(mambapro::EmulatedStream() == stream);
   double worst = 0;
   for (size_t i = 0; i < expected.size(); ++i) {
     const double y = type == kHalf ? __half2float(halves[kY][i]) : data.values[kY][i];
@@ -421,6 +427,9 @@ void TestEnqueue(DataType type) {
   auto wrong = descs;
   wrong[kB].dims.d[2] = 3;
   CHECK(runtime.enqueue(wrong.data(), &wrong[kY], inputs, &output, nullptr, nullptr) != 0);
+  mambapro::Emulation().launch_error = cudaErrorInvalidConfiguration;
+  CHECK(runtime.enqueue(descs.data(), &descs[kY], inputs, &output, nullptr, stream) != 0);
+  mambapro::Emulation().launch_error = cudaSuccess;
   Call empty(type);
   empty.length = 0;
   empty.Shape();
