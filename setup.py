@@ -1,7 +1,9 @@
 """The native build, on request: ``MAMBAPRO_BUILD_NATIVE=1 pip install .``; metadata is elsewhere.
 
 In place of 1, the name of another of CMakePresets.json's: cuda, jetson-orin, jetson-thor. With
-``--no-build-isolation`` the library for the environment's own PyTorch is built too. The libraries land in mambapro/lib of the installed package, or for an editable installation in
+``--no-build-isolation`` the library for the environment's own PyTorch is built too.
+
+The libraries land in mambapro/lib of the installed package, or for an editable installation in
 build/lib of the checkout. What a part needs and is not there leaves that part out; CMake says why.
 """
 
