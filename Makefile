@@ -69,7 +69,8 @@ runs/stream/report.json: runs/person/model.onnx runs/vehicle/model.onnx $(STREAM
 
 .SECONDARY:
 
-bench: demo  ## record the demo's figures in README.md; fails if one is missed
+bench: demo  ## record the figures of README.md; fails if one of the demo's is missed
+	$(BIN)/python benchmarks/scenes.py --record
 	$(BIN)/python benchmarks/demo.py --record --check
 
 # --- checks --------------------------------------------------------------------------------------
