@@ -63,6 +63,7 @@ struct ParallelFor {
   void (*run)(void* pool, int64_t count, void (*task)(void* context, int64_t index),
               void* context) = nullptr;
   void* pool = nullptr;
+  int64_t workers = 1;  // threads that `run` may use; a guess is good enough
 };
 
 // Calls the tasks one after the other on the calling thread.

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdarg>
 #include <cstdio>
+#include <thread>
 
 #include "scan.h"
 #ifdef MAMBAPRO_WITH_CUDA
@@ -147,7 +148,9 @@ struct Cpu {
   static const char* Name() { return nullptr; }  // how the API spells it
   static OrtStatus* Run(const mambapro::ScanParams& p, OrtKernelContext* context) {
     if (const char* problem = mambapro::CheckScan(p)) return RefuseSizes(problem, p);
-    mambapro::ScanForwardCpu(p, {RunOnRuntimeThreads, context});
+    // The C API does not tell how many threads a session has.
+    const int64_t workers = std::thread::hardware_concurrency();
+    mambapro::ScanForwardCpu(p, {RunOnRuntimeThreads, context, workers});
     return nullptr;
   }
 };

@@ -14,13 +14,14 @@ namespace {
 using at::Tensor;
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-const mambapro::ParallelFor kTorchThreads = {
-    [](void*, int64_t count, void (*task)(void*, int64_t), void* context) {
-      at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) task(context, i);
-      });
-    },
-    nullptr};
+mambapro::ParallelFor TorchThreads() {
+  return {[](void*, int64_t count, void (*task)(void*, int64_t), void* context) {
+            at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+              for (int64_t i = begin; i < end; ++i) task(context, i);
+            });
+          },
+          nullptr, at::get_num_threads()};
+}
 
 // Refuses what would be read out of bounds; the caller's own check says it better.
 void RequireShape(const char* name, const Tensor& x, at::IntArrayRef shape) {
@@ -101,7 +102,7 @@ Tensor ScanForward(const Tensor& u, const Tensor& delta, const Tensor& a, const 
                    const Tensor& c, const Tensor& d, const Tensor& delta_bias) {
   const Inputs inputs(u, delta, a, b, c, d, delta_bias);
   const Tensor y = Dense(u);
-  mambapro::ScanForwardCpu(inputs.Params(y), kTorchThreads);
+  mambapro::ScanForwardCpu(inputs.Params(y), TorchThreads());
   return y;
 }
 
@@ -127,7 +128,7 @@ Gradients ScanBackward(const Tensor& grad_y, const Tensor& u, const Tensor& delt
   const auto bytes = static_cast<int64_t>(mambapro::ScanBackwardScratchBytes(params));
   // ATen aligns what it allocates to 64 bytes.
   const Tensor scratch = at::empty({bytes}, at::TensorOptions().dtype(at::kByte));
-  mambapro::ScanBackwardCpu(params, gradients, scratch.mutable_data_ptr(), kTorchThreads);
+  mambapro::ScanBackwardCpu(params, gradients, scratch.mutable_data_ptr(), TorchThreads());
   return {into_u, into_delta, into_a, into_b, into_c, into_d, into_bias};
 }
 
