@@ -53,7 +53,7 @@ BLOCKS, BLOCK_S, MOST_CALLS = 5, 0.1, 40
 ENOUGH_S = 1.5
 """A path that has been measured for so long needs no further block."""
 PAUSE_S = 0.25
-"""OpenMP's workers spin for 0.2 s after their last work."""
+"""Idle workers spin for up to 0.2 s after their last work."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ def paths(shape: Shape, threads: int) -> dict[str, Callable[[], object]]:
     torch_native = scan._load_native(native.require_library("torch"))
     assert torch_native is not None
     calls: dict[str, Callable[[], object]] = {
-        "operator": lambda: operator.run(None, inputs),
+        "operator": bound_run(operator, inputs),
         "torch native": lambda: torch_native.scan_forward(*tensors),
-        "function": lambda: function.run(None, inputs),
+        "function": bound_run(function, inputs),
         "torch portable": lambda: scan._scan_portable(*tensors),
     }
     if shape.rows * shape.length <= SLOW_STEPS:
@@ -188,12 +188,28 @@ def session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     if library:
         options.register_custom_ops_library(str(library))
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+
+
+def bound_run(
+    session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]
+) -> Callable[[], object]:
+    """Return a call that reads the inputs where they are and writes y where it was before."""
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_cpu_input(name, array)
+    y = np.zeros_like(inputs["u"])
+    binding.bind_output("y", "cpu", 0, y.dtype, y.shape, y.ctypes.data)
+
+    def call() -> np.ndarray:
+        session.run_with_iobinding(binding)
+        return y
+
+    return call
 
 
 def mambapy_scan(shape: Shape, tensors: Sequence[Tensor]) -> Callable[[], Tensor]:
@@ -216,10 +232,11 @@ def mambapy_scan(shape: Shape, tensors: Sequence[Tensor]) -> Callable[[], Tensor
 
 
 def measure(shape: Shape, threads: int) -> dict[str, Any]:
-    """Time every path of a shape, in turns, and the bounds; milliseconds, medians."""
-    times = medians(paths(shape, threads))
+    """Time every path of a shape, and the bounds; milliseconds, medians."""
     floats = shape.rows * shape.length * shape.channels
-    rates = bounds(threads, floats)
+    rounds: list[dict[str, float]] = []
+    times = medians(paths(shape, threads), lambda: rounds.append(bounds(threads, floats)))
+    rates = {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
     memory = 1e3 * shape.bytes_moved / rates["bytes_per_s"]
     exponential = 1e3 * shape.exponentials / rates["exp_per_s"]
     return {
@@ -236,14 +253,18 @@ def measure(shape: Shape, threads: int) -> dict[str, Any]:
     }
 
 
-def medians(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Call the paths in blocks, in turns, so that a slow minute meets all of them; milliseconds.
+def medians(
+    calls: dict[str, Callable[[], object]], between: Callable[[], object] = lambda: None
+) -> dict[str, float]:
+    """Call the paths in blocks, in turns, and ``between`` once a turn; milliseconds.
 
     Before a block there is a pause, in which the idle threads of the path before stop spinning, and
     calls that are not counted, which bring back the path's own data into the caches.
     """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(BLOCKS):
+        time.sleep(PAUSE_S)
+        between()
         for name, call in calls.items():
             if sum(taken[name]) > ENOUGH_S:
                 continue

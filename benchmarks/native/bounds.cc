@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kRounds = 15;
 constexpr int64_t kCached = 2048;  // floats: input and output fill half of a first-level cache
-constexpr int64_t kRepeats = 2000;
+constexpr int64_t kRepeats = 10000;
 
 // Seconds that `work(thread)` takes on all threads together: the median of kRounds rounds.
 template <typename Work>
