@@ -87,14 +87,23 @@ class Shape:
         return self.rows * self.length * self.channels * (self.states + 1)
 
     def inputs(self) -> dict[str, np.ndarray]:
-        """Inputs with steps and decays of the size that training starts with."""
+        """Inputs with steps and decays of the size that training starts with.
+
+        They lie as the runtimes lay them, on whole cache lines; NumPy promises 16 bytes.
+        """
         random = np.random.default_rng(0)
         G, D, N = self.groups, self.channels, self.states
         u, delta = random.standard_normal((2, self.rows, self.length, D), np.float32)
         B, C = random.standard_normal((2, self.rows, self.length, N), np.float32)
         A = -np.broadcast_to(np.arange(1, N + 1, dtype=np.float32), (G, D, N)).copy()
         skip, bias = random.standard_normal((2, G, D), np.float32)
-        return dict(zip(NAMES, (u, delta, A, B, C, skip, bias - 4), strict=True))
+        arrays = (u, delta, A, B, C, skip, bias - 4)
+        return {name: aligned(array) for name, array in zip(NAMES, arrays, strict=True)}
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """Copy to memory of torch, which is aligned to 64 bytes."""
+    return torch.from_numpy(array).clone(memory_format=torch.contiguous_format).numpy()
 
 
 INTER, INTRA = Shape(1, 1, 384), Shape(3, 1, 128)
@@ -202,7 +211,7 @@ def bound_run(
     binding = session.io_binding()
     for name, array in inputs.items():
         binding.bind_cpu_input(name, array)
-    y = np.zeros_like(inputs["u"])
+    y = aligned(inputs["u"])
     binding.bind_output("y", "cpu", 0, y.dtype, y.shape, y.ctypes.data)
 
     def call() -> np.ndarray:

@@ -1,9 +1,9 @@
 """The selective scan's share of a training step: ``python benchmarks/training_step.py``.
 
-A step of the demo's network and one of the full network, on random pixels, with the portable scan and
-with the native one in turns. The step is that of train/engine.py; loading of data is not part of it.
-The least of a few steps counts. ``--record`` writes benchmarks/results/training_step.json and the
-table of plugins/README.md.
+A step of the demo's network and one of the full network, on random pixels, with the portable scan
+and with the native one in turns. The step is that of train/engine.py; loading of data is not part
+of it. The least of a few steps counts. ``--record`` writes benchmarks/results/training_step.json
+and the table of plugins/README.md.
 """
 # ruff: noqa: E402 (the import path comes first)
 

@@ -25,7 +25,8 @@ function(mambapro_find_torch)
   execute_process(
     COMMAND "${Python3_EXECUTABLE}" -c
       "import torch; from torch.utils import cpp_extension as e; print(torch.__version__, \
-'|'.join(e.include_paths()), '|'.join(e.library_paths()), int(torch._C._GLIBCXX_USE_CXX11_ABI), sep='\\n')"
+'|'.join(e.include_paths()), '|'.join(e.library_paths()), int(torch._C._GLIBCXX_USE_CXX11_ABI), \
+torch.version.cuda or 'none', sep='\\n')"
     OUTPUT_VARIABLE answer RESULT_VARIABLE failed ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
   if(failed)
     mambapro_missing("${Python3_EXECUTABLE} has no torch; set Python3_EXECUTABLE to one that has")
@@ -44,7 +45,18 @@ function(mambapro_find_torch)
   # Found by the process that has imported torch, not by a path in the library.
   target_link_directories(mambapro_libtorch INTERFACE ${libraries})
   target_link_libraries(mambapro_libtorch INTERFACE torch_cpu c10)
-  mambapro_found(" for torch ${version}")
+  list(GET answer 4 cuda)
+  set(with_cuda OFF)
+  if(cuda STREQUAL none)
+    set(paths "CPU only: this torch has no CUDA")
+  elseif(NOT MAMBAPRO_WITH_CUDA)
+    set(paths "CPU only: no CUDA kernels")
+  else()
+    set(paths "CPU and CUDA ${cuda}")
+    set(with_cuda ON)
+  endif()
+  set(MAMBAPRO_TORCH_WITH_CUDA ${with_cuda} CACHE INTERNAL "the PyTorch operator's CUDA path")
+  mambapro_found(" for torch ${version}, ${paths}")
 endfunction()
 
 # Sets MAMBAPRO_<name>_INCLUDE to a folder with the headers of `runtime`, fetched if they must be.

@@ -1,8 +1,10 @@
 """The compiled scan: torch operator and ONNX Runtime operator, driven by the one list of cases."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,60 @@ def test_mamba_ssm_is_called_as_it_documents(monkeypatch):
     assert calls[:3] == [(2, 10, 7)] * 3
     for a, b in zip(inputs, exact, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_our_cuda_kernel_is_called_with_the_stream(monkeypatch):
+    """On CUDA; here the reference plays the kernel. Gradients are the portable ones."""
+    streams = []
+
+    def scan_forward_cuda(*arguments):
+        *inputs, stream = arguments
+        streams.append(stream)
+        return selective_scan_reference(*inputs)
+
+    @contextlib.contextmanager
+    def device(wanted):
+        assert wanted == torch.device("cpu")
+        yield
+
+    stream = types.SimpleNamespace(cuda_stream=1234)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(module, "_native", lambda u, A: None)
+    monkeypatch.setattr(module, "_native_cuda", lambda u, A: scan_forward_cuda)
+    inputs, exact = (as_torch(ScanCase("cuda", groups=3), torch.float64, grad=True) for _ in "ab")
+    selective_scan(*inputs).square().sum().backward()
+    selective_scan_reference(*exact).square().sum().backward()
+    assert streams == [1234]
+    for a, b in zip(inputs, exact, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_our_cuda_kernel_is_taken_for_what_it_can_scan(monkeypatch):
+    kernel = object()
+    library = types.SimpleNamespace(scan_forward_cuda=kernel)
+    monkeypatch.setattr(module, "_load_native", lambda path: library)
+    module._load_cuda.cache_clear()
+
+    def taken(device="cuda", dtype=torch.float32, states=16, decay=torch.float32):
+        u = types.SimpleNamespace(device=torch.device(device), dtype=dtype)
+        return module._native_cuda(u, types.SimpleNamespace(dtype=decay, shape=(1, 2, states)))
+
+    try:
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            assert taken(dtype=dtype) is kernel
+        assert taken("cpu") is taken(dtype=torch.float64) is taken(decay=torch.float64) is None
+        assert taken(states=module.MAX_CUDA_STATES + 1) is None
+        module._load_cuda.cache_clear()
+        monkeypatch.setattr(module, "_load_native", lambda path: None)  # nothing is built
+        assert taken() is None
+        module._load_cuda.cache_clear()
+        monkeypatch.setattr(
+            module, "_load_native", lambda path: types.SimpleNamespace()
+        )  # CPU only
+        assert taken() is None
+    finally:
+        module._load_cuda.cache_clear()
 
 
 # --- ONNX Runtime --------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ delta_bias (G, D); the result y is (G*B, L, D). u, delta, B, C and y share one t
 delta_bias and the state are float32 (or float64 throughout, for gradient checks).
 
 ``selective_scan`` takes the fastest of these paths that is there: for float32 on the CPU the
-native operator of ``plugins/torch``; on CUDA the fused kernel of ``mamba_ssm``; else portable
-PyTorch code. ``MAMBAPRO_NATIVE=off`` asks for the portable one everywhere.
+native operator of ``plugins/torch``; on CUDA the fused kernel of ``mamba_ssm``, else our own
+kernel, whose gradients come from portable code; else portable PyTorch code.
+``MAMBAPRO_NATIVE=off`` asks for the portable one everywhere.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ STATE_BYTES = 4 << 20
 """States of at most this many bytes are held at once: a chunk of the batch that stays in cache."""
 MAX_STATES: Final = 256
 """The native operator and mamba_ssm take no more states."""
+MAX_CUDA_STATES: Final = 1024
+"""Our CUDA kernel takes no more."""
 
 _logger = logging.getLogger(__name__)
 
@@ -69,6 +72,8 @@ def selective_scan(
         return operator.scan_forward(*inputs)
     if fused := _fused(u, A):
         return _scan_fused(fused, *inputs)
+    if operator := _native_cuda(u, A):
+        return _scan_cuda(operator, *inputs)
     return _scan_portable(*inputs)
 
 
@@ -171,6 +176,32 @@ def _load_native(path: Path | None) -> Any | None:
     return operators
 
 
+def _native_cuda(u: Tensor, A: Tensor) -> Callable[..., Tensor] | None:
+    """Return our CUDA kernel if it is built and can scan these tensors."""
+    if u.device.type != "cuda" or A.dtype != torch.float32 or u.dtype == torch.float64:
+        return None
+    if A.shape[2] > MAX_CUDA_STATES:
+        return None
+    return _load_cuda(native.find_library("torch"))
+
+
+@functools.cache
+def _load_cuda(path: Path | None) -> Callable[..., Tensor] | None:
+    """Return the library's CUDA operator, and say once which path is taken."""
+    operator = getattr(_load_native(path), "scan_forward_cuda", None)
+    if operator is None:
+        _logger.info("selective scan: portable path on CUDA, slow; no CUDA kernel is built")
+    else:
+        _logger.info("selective scan: our CUDA kernel; gradients from the portable path, slow")
+    return operator
+
+
+def _scan_cuda(operator: Callable[..., Tensor], u: Tensor, *inputs: Tensor) -> Tensor:
+    """Queue our kernel on the current stream of the tensors' device."""
+    with torch.cuda.device(u.device):
+        return operator(u, *inputs, torch.cuda.current_stream().cuda_stream)
+
+
 def _fused(u: Tensor, A: Tensor) -> Callable[..., Tensor] | None:
     """Return mamba_ssm's fused scan if it is installed and can scan these tensors."""
     if u.device.type != "cuda" or A.dtype != torch.float32 or u.dtype == torch.float64:
@@ -183,7 +214,7 @@ def _load_fused() -> Callable[..., Tensor] | None:
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except ImportError as error:
-        _logger.info("selective scan: portable path on CUDA, slow; install mamba-ssm (%s)", error)
+        _logger.info("selective scan: no fused kernel on CUDA; install mamba-ssm (%s)", error)
         return None
     _logger.info("selective scan: mamba_ssm's fused kernel")
     return selective_scan_fn

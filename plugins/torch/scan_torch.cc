@@ -7,11 +7,11 @@
 #include <string>
 #include <tuple>
 
-#include "scan.h"
+#include "scan_torch.h"
 
 namespace {
 
-using at::Tensor;
+using namespace mambapro_torch;
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 mambapro::ParallelFor TorchThreads() {
@@ -23,94 +23,33 @@ mambapro::ParallelFor TorchThreads() {
           nullptr, at::get_num_threads()};
 }
 
-// Refuses what would be read out of bounds; the caller's own check says it better.
-void RequireShape(const char* name, const Tensor& x, at::IntArrayRef shape) {
-  TORCH_CHECK_VALUE(x.device().is_cpu() && x.scalar_type() == at::kFloat && x.sizes() == shape,
-                    name, " must be ", shape, " float32 on the CPU, got ", x.sizes(), " ",
-                    x.scalar_type(), " on ", x.device());
+void RequireFloat(const Tensor& u) {
+  TORCH_CHECK_VALUE(u.device().is_cpu() && u.scalar_type() == at::kFloat,
+                    "u must be float32 on the CPU, got ", u.scalar_type(), " on ", u.device());
 }
 
-// The tensor itself if the core can walk it, else a dense copy.
-Tensor Walkable(const Tensor& x) {
-  const bool last_is_dense = x.size(2) == 1 || x.stride(2) == 1;
-  const bool steps_are_apart = x.size(1) == 1 || x.stride(1) >= x.size(2);
-  return last_is_dense && steps_are_apart ? x : x.clone(at::MemoryFormat::Contiguous);
+mambapro::ScanParams Checked(const Inputs& inputs, const Tensor& y) {
+  const mambapro::ScanParams p = inputs.Params(y);
+  const char* problem = mambapro::CheckScan(p);
+  TORCH_CHECK_VALUE(!problem, problem, ", got u ", inputs.u.sizes(), ", A ", inputs.a.sizes());
+  return p;
 }
-
-// A stride that is never taken may be anything in torch, but not in the core.
-template <typename Sequence, typename Pointer>
-Sequence As(const Tensor& x, Pointer data) {
-  return {data, x.stride(0), x.size(1) == 1 ? x.size(2) : x.stride(1)};
-}
-mambapro::ConstSequence Read(const Tensor& x) {
-  return As<mambapro::ConstSequence>(x, x.const_data_ptr());
-}
-mambapro::MutableSequence Write(const Tensor& x) {
-  return As<mambapro::MutableSequence>(x, x.mutable_data_ptr());
-}
-
-// The seven inputs in a form that the core can walk; they stay alive as long as their parameters.
-struct Inputs {
-  Tensor u, delta, a, b, c, d, delta_bias;
-
-  Inputs(const Tensor& u_, const Tensor& delta_, const Tensor& a_, const Tensor& b_,
-         const Tensor& c_, const Tensor& d_, const Tensor& delta_bias_) {
-    TORCH_CHECK_VALUE(u_.dim() == 3 && a_.dim() == 3, "u must be (G*B, L, D) and A (G, D, N), got ",
-                      u_.sizes(), " and ", a_.sizes());
-    const int64_t rows = u_.size(0), length = u_.size(1), channels = u_.size(2);
-    const int64_t groups = a_.size(0), states = a_.size(2);
-    RequireShape("u", u_, {rows, length, channels});
-    RequireShape("delta", delta_, {rows, length, channels});
-    RequireShape("A", a_, {groups, channels, states});
-    RequireShape("B", b_, {rows, length, states});
-    RequireShape("C", c_, {rows, length, states});
-    RequireShape("D", d_, {groups, channels});
-    RequireShape("delta_bias", delta_bias_, {groups, channels});
-    u = Walkable(u_);
-    delta = Walkable(delta_);
-    a = a_.contiguous();
-    b = Walkable(b_);
-    c = Walkable(c_);
-    d = d_.contiguous();
-    delta_bias = delta_bias_.contiguous();
-  }
-
-  mambapro::ScanParams Params(const Tensor& y) const {
-    mambapro::ScanParams p;
-    p.rows = u.size(0);
-    p.length = u.size(1);
-    p.channels = u.size(2);
-    p.groups = a.size(0);
-    p.states = a.size(2);
-    p.u = Read(u);
-    p.delta = Read(delta);
-    p.b = Read(b);
-    p.c = Read(c);
-    p.y = Write(y);
-    p.a = a.const_data_ptr<float>();
-    p.d = d.const_data_ptr<float>();
-    p.delta_bias = delta_bias.const_data_ptr<float>();
-    const char* problem = mambapro::CheckScan(p);
-    TORCH_CHECK_VALUE(!problem, problem, ", got u ", u.sizes(), ", A ", a.sizes());
-    return p;
-  }
-};
-
-Tensor Dense(const Tensor& like) { return at::empty(like.sizes(), like.options()); }
 
 Tensor ScanForward(const Tensor& u, const Tensor& delta, const Tensor& a, const Tensor& b,
                    const Tensor& c, const Tensor& d, const Tensor& delta_bias) {
+  RequireFloat(u);
   const Inputs inputs(u, delta, a, b, c, d, delta_bias);
   const Tensor y = Dense(u);
-  mambapro::ScanForwardCpu(inputs.Params(y), TorchThreads());
+  mambapro::ScanForwardCpu(Checked(inputs, y), TorchThreads());
   return y;
 }
 
 Gradients ScanBackward(const Tensor& grad_y, const Tensor& u, const Tensor& delta, const Tensor& a,
                        const Tensor& b, const Tensor& c, const Tensor& d,
                        const Tensor& delta_bias) {
+  RequireFloat(u);
   const Inputs inputs(u, delta, a, b, c, d, delta_bias);
-  RequireShape("grad_y", grad_y, u.sizes());
+  RequireShape("grad_y", grad_y, u.sizes(), at::kFloat, u.device());
   const Tensor into_y = Walkable(grad_y), into_u = Dense(u), into_delta = Dense(u),
                into_a = Dense(a), into_b = Dense(b), into_c = Dense(c), into_d = Dense(d),
                into_bias = Dense(d);
@@ -124,7 +63,7 @@ Gradients ScanBackward(const Tensor& grad_y, const Tensor& u, const Tensor& delt
   gradients.d = into_d.mutable_data_ptr<float>();
   gradients.delta_bias = into_bias.mutable_data_ptr<float>();
   // The backward pass writes no y; the check wants one.
-  const mambapro::ScanParams params = inputs.Params(into_u);
+  const mambapro::ScanParams params = Checked(inputs, into_u);
   const auto bytes = static_cast<int64_t>(mambapro::ScanBackwardScratchBytes(params));
   // ATen aligns what it allocates to 64 bytes.
   const Tensor scratch = at::empty({bytes}, at::TensorOptions().dtype(at::kByte));
