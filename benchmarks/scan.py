@@ -241,11 +241,11 @@ def mambapy_scan(shape: Shape, tensors: Sequence[Tensor]) -> Callable[[], Tensor
 
 
 def measure(shape: Shape, threads: int) -> dict[str, Any]:
-    """Time every path of a shape, and the bounds; milliseconds, medians."""
+    """Time every path of a shape, and the bounds; milliseconds, the least of all calls."""
     floats = shape.rows * shape.length * shape.channels
     rounds: list[dict[str, float]] = []
-    times = medians(paths(shape, threads), lambda: rounds.append(bounds(threads, floats)))
-    rates = {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
+    times = least(paths(shape, threads), lambda: rounds.append(bounds(threads, floats)))
+    rates = {key: max(each[key] for each in rounds) for key in rounds[0]}
     memory = 1e3 * shape.bytes_moved / rates["bytes_per_s"]
     exponential = 1e3 * shape.exponentials / rates["exp_per_s"]
     return {
@@ -262,7 +262,7 @@ def measure(shape: Shape, threads: int) -> dict[str, Any]:
     }
 
 
-def medians(
+def least(
     calls: dict[str, Callable[[], object]], between: Callable[[], object] = lambda: None
 ) -> dict[str, float]:
     """Call the paths in blocks, in turns, and ``between`` once a turn; milliseconds.
@@ -283,7 +283,7 @@ def medians(
             for _ in range(count // 4):
                 call()
             taken[name] += [seconds(call) for _ in range(count)] or [first]
-    return {name: 1e3 * statistics.median(values) for name, values in taken.items()}
+    return {name: 1e3 * min(values) for name, values in taken.items()}
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -316,7 +316,7 @@ def measure_training(name: str, shape: Shape) -> dict[str, Any]:
 
     before = os.environ.get(native.SWITCH, "on")
     try:
-        times = medians({"torch native": step("on"), "torch portable": step("off")})
+        times = least({"torch native": step("on"), "torch portable": step("off")})
     finally:
         os.environ[native.SWITCH] = before
     return {"name": name, "ms": times, "ratio": times["torch portable"] / times["torch native"]}

@@ -2,12 +2,13 @@
 //   mambapro_bounds THREADS FLOATS
 // exp_per_s: exponentials of the scan's own, on inputs that stay in the first-level cache;
 // bytes_per_s: two arrays of FLOATS read and one written, as a scan reads u and delta and writes y.
-// Both are medians; give FLOATS the size of u.
+// Both are the best of some rounds; give FLOATS the size of u.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -15,32 +16,34 @@
 
 namespace {
 
-constexpr int kRounds = 15;
+constexpr int kRounds = 100;
 constexpr int64_t kCached = 2048;  // floats: input and output fill half of a first-level cache
-constexpr int64_t kRepeats = 10000;
+constexpr int64_t kRepeats = 1000;
 
-// Seconds that `work(thread)` takes on all threads together: the median of kRounds rounds.
+// Seconds that `work(thread)` takes on all threads together: the least of kRounds rounds.
 template <typename Work>
 double Seconds(int threads, Work work) {
-  std::vector<double> rounds;
+  double least = std::numeric_limits<double>::infinity();
   for (int round = 0; round < kRounds; ++round) {
-    std::atomic<int> waiting{threads};
+    std::atomic<int> missing{threads - 1};
+    std::atomic<bool> go{false};
     std::vector<std::thread> others;
-    std::chrono::steady_clock::time_point start;
-    const auto run = [&](int thread) {
-      waiting.fetch_sub(1);
-      while (waiting.load() > 0) std::this_thread::yield();  // all are up before the clock starts
-      if (thread == 0) start = std::chrono::steady_clock::now();
-      work(thread);
-    };
-    for (int thread = 1; thread < threads; ++thread) others.emplace_back(run, thread);
-    run(0);
+    for (int thread = 1; thread < threads; ++thread) {
+      others.emplace_back([&, thread] {
+        missing.fetch_sub(1);
+        while (!go.load()) std::this_thread::yield();
+        work(thread);
+      });
+    }
+    while (missing.load() > 0) std::this_thread::yield();
+    const auto start = std::chrono::steady_clock::now();  // before anyone works
+    go.store(true);
+    work(0);
     for (std::thread& other : others) other.join();
     const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
-    rounds.push_back(passed.count());
+    least = std::min(least, passed.count());
   }
-  std::nth_element(rounds.begin(), rounds.begin() + kRounds / 2, rounds.end());
-  return rounds[kRounds / 2];
+  return least;
 }
 
 double ExpPerSecond(int threads) {
@@ -54,7 +57,7 @@ double ExpPerSecond(int threads) {
 
 double BytesPerSecond(int threads, int64_t floats) {
   std::vector<float> u(floats, 1.0f), delta(floats, 2.0f), y(floats);
-  const int64_t repeats = std::max<int64_t>(1, (int64_t{1} << 26) / floats);
+  const int64_t repeats = std::max<int64_t>(1, (int64_t{1} << 22) / floats);
   const double seconds = Seconds(threads, [&](int thread) {
     const int64_t from = floats * thread / threads, to = floats * (thread + 1) / threads;
     for (int64_t repeat = 0; repeat < repeats; ++repeat) {

@@ -27,7 +27,7 @@ struct Size {
 const std::initializer_list<Size> kSizes = {
     {1, 1, 1, 1, 1},   {2, 1, 7, 10, 16},  {6, 3, 7, 64, 16},  {1, 1, 131, 24, 16},
     {2, 2, 33, 37, 5}, {4, 2, 16, 129, 4}, {2, 1, 17, 15, 24}, {1, 1, 40, 65, 33},
-    {3, 3, 5, 3, 256}, {1, 1, 2, 200, 17},
+    {3, 3, 5, 3, 256}, {1, 1, 2, 200, 17}, {1, 1, 19, 1100, 4},
 };
 
 // Values of one tensor, as double and as what the scan reads.
@@ -254,7 +254,14 @@ const mambapro::ParallelFor kTwoThreads = {
       half(0);
       other.join();
     },
-    nullptr};
+    nullptr, 2};
+
+// Serial, but dealt out as if there were so many workers.
+mambapro::ParallelFor ForWorkers(int64_t workers) {
+  mambapro::ParallelFor serial = mambapro::Serial();
+  serial.workers = workers;
+  return serial;
+}
 
 // Every second row and step of larger tensors: what lies between is neither read nor written.
 void CheckStrides() {
@@ -332,6 +339,7 @@ int main() {
   for (const Size& size : kSizes) {
     CheckForward(Case(size), kForwardBound, mambapro::Serial());
     CheckForward(Case(size), kForwardBound, kTwoThreads);
+    CheckForward(Case(size), kForwardBound, ForWorkers(1000));  // the narrowest tiles
     CheckForward(Case(size, ScalarType::kFloat16), kHalfBound, mambapro::Serial());
     CheckForward(Case(size, ScalarType::kBFloat16), kBFloatBound, mambapro::Serial());
     CheckGradients(Case(size), mambapro::Serial());
