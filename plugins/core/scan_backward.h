@@ -37,10 +37,10 @@ inline Vec SumLanes(const Vec* from) {
 
 // What the backward pass of one row keeps in scratch memory.
 struct Scratch {
-  Vec* starts;                 // (chunks, kReverseVectors, N): states before each chunk
-  Vec *a, *carried, *grad_a;   // (kReverseVectors, N)
-  Vec *for_b, *for_c;          // (kSteps, N), and up to whole blocks of kLanes vectors
-  float *b, *c, *sums;         // the same number of floats
+  Vec* starts;                // (chunks, kReverseVectors, N): states before each chunk
+  Vec *a, *carried, *grad_a;  // (kReverseVectors, N)
+  Vec *for_b, *for_c;         // (kSteps, N), and up to whole blocks of kLanes vectors
+  float *b, *c, *sums;        // the same number of floats
 
   static int64_t Chunks(const ScanParams& p) { return Blocks(p.length, kSteps); }
   static int64_t OfChunk(const ScanParams& p) { return RoundUp(kSteps * p.states, kLanes); }

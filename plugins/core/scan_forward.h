@@ -12,11 +12,11 @@ namespace mambapro {
 namespace MAMBAPRO_SET {
 namespace {
 
-constexpr int kSteps = 8;        // steps of a chunk: processors follow reads of so many pages at once
-constexpr int kStateBlock = 16;  // states held in registers at once
-constexpr int kSmallBlock = 4;   // and when fewer are left
-constexpr int kMaxVectors = 32;  // vectors of channels of a task
-constexpr int kMinVectors = 4;   // whole cache lines for halves too
+constexpr int kSteps = 8;  // steps of a chunk: processors follow reads of so many pages at once
+constexpr int kStateBlock = 16;   // states held in registers at once
+constexpr int kSmallBlock = 4;    // and when fewer are left
+constexpr int kMaxVectors = 32;   // vectors of channels of a task
+constexpr int kMinVectors = 4;    // whole cache lines for halves too
 constexpr int kTileStates = 512;  // and the most states of a task, on its stack
 
 inline int StepsFrom(int64_t start, int64_t length) {
@@ -97,14 +97,15 @@ inline void ForwardChunk(const ScanParams& p, const Lanes& lanes, int64_t start,
 }
 
 // How the channels of a row are dealt out to tasks: a task for each worker, and wide tiles, because
-// a chunk of a wide tile reads long runs of memory. A narrow one reads a little of many pages, which
-// costs twice the time of the whole scan once u, delta and y no longer fit the cache.
+// a chunk of a wide tile reads long runs of memory. A narrow one reads a little of many pages,
+// which costs twice the time of the whole scan once u, delta and y no longer fit the cache.
 struct Tiles {
   int64_t vectors, per_row;
 
   Tiles(const ScanParams& p, int64_t workers) {
     const int64_t per_worker = Blocks(p.rows * Blocks(p.channels, kLanes), workers);
-    const int64_t most = std::min<int64_t>(kMaxVectors, std::max<int64_t>(1, kTileStates / p.states));
+    const int64_t most =
+        std::min<int64_t>(kMaxVectors, std::max<int64_t>(1, kTileStates / p.states));
     vectors = std::min(std::max<int64_t>(kMinVectors, RoundUp(per_worker, 2)), most);
     per_row = Blocks(p.channels, vectors * kLanes);
   }
@@ -135,8 +136,8 @@ void ForwardTask(void* context, int64_t index) {
     LoadStates<kType>(p, p.b, row, start, StepsFrom(start, p.length), b);
     LoadStates<kType>(p, p.c, row, start, StepsFrom(start, p.length), c);
     for (int64_t v = 0; v < vectors; ++v) {
-      const auto advance = lanes[v].count == kLanes ? ForwardChunk<kType, true>
-                                                    : ForwardChunk<kType, false>;
+      const auto advance =
+          lanes[v].count == kLanes ? ForwardChunk<kType, true> : ForwardChunk<kType, false>;
       advance(p, lanes[v], start, a + v * states, b, c, h + v * states);
     }
   }

@@ -3,7 +3,7 @@
 
 namespace mambapro {
 
-constexpr int kMaxStates = 256;  // a task keeps the states of its channels on its stack
+constexpr int kMaxStates = 256;          // a task keeps the states of its channels on its stack
 constexpr float kLargestFactor = 1e18f;  // of an exponent; powers of it are 0 long before
 constexpr float kLog2E = 1.44269504088896340736f;
 
@@ -22,9 +22,10 @@ alignas(64) constexpr float kRoots[32] = {
     1.5759809f,  1.61049032f, 1.64575553f, 1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f,
     1.8340081f,  1.87416768f, 1.91520655f, 1.95714414f,
 };
-// log(1 + z) / z on [0, 1], for the CPU: 1.9e-7 before rounding. No division: AVX-512 does one in 10 to 16 cycles.
+// log(1 + z) / z on [0, 1], for the CPU: 1.9e-7 before rounding. No division: AVX-512 does one in
+// 10 to 16 cycles.
 constexpr int kLog1pTerms = 8;
-constexpr float kLog1p[kLog1pTerms] = {0.999999821f, -0.499974042f, 0.332754791f, -0.244954586f,
+constexpr float kLog1p[kLog1pTerms] = {0.999999821f, -0.499974042f, 0.332754791f,  -0.244954586f,
                                        0.177452311f, -0.107681565f, 0.0440895297f, -0.00853917934f};
 // 2 atanh(s) / s in s^2 on [0, 1/9], for CUDA: 4e-9 before rounding.
 constexpr int kAtanhTerms = 5;

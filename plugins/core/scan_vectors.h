@@ -32,7 +32,8 @@ inline Vec FromBits(Int i) {
 }
 
 // The larger and the smaller of the two; x if x is NaN. Compilers see neither maxps nor minps in a
-// comparison of vectors. The masked forms: GCC 12 warns of an uninitialised operand in the plain ones.
+// comparison of vectors. The masked forms: GCC 12 warns of an uninitialised operand in the plain
+// ones.
 #if defined(__AVX512F__)
 inline Vec AtLeast(float limit, Vec x) {
   return Vec(_mm512_maskz_max_ps(__mmask16(-1), __m512(Set(limit)), __m512(x)));
@@ -54,11 +55,12 @@ inline Vec AtMost(float limit, Vec x) { return Set(limit) < x ? Set(limit) : x; 
 inline Vec Magnitude(Vec x) { return FromBits(Bits(x) & 0x7FFFFFFF); }
 
 #if MAMBAPRO_LANES == 16
-// 2^(x y), relative error below 3e-7; infinity, 0 and NaN where they belong, while x y is below 1e26
-// in magnitude. One of the factors may be 1.
+// 2^(x y), relative error below 3e-7; infinity, 0 and NaN where they belong, while x y is below
+// 1e26 in magnitude. One of the factors may be 1.
 //
 // x y = k + i / 32 + f with f in [-1/64, 1/64]: 2^(i/32) comes from two registers, 2^f from two
-// terms. The product is never formed: it is rounded to 32nds in one operation, and the rest is exact.
+// terms. The product is never formed: it is rounded to 32nds in one operation, and the rest is
+// exact.
 inline Vec Exp2Product(Vec x, Vec y) {
   const Vec magic = Set(393216.0f);  // 1.5 * 2^23 / 32: the sum's low bits hold round(32 x y)
   const Vec shifted = x * y + magic, rounded = shifted - magic, f = x * y - rounded;

@@ -1,13 +1,13 @@
 // The selective scan for PyTorch on the CPU: mambapro_native::scan_forward and scan_backward.
 // mambapro/ops/selective_scan.py calls them, checks its arguments and holds fakes and autograd.
+#include "scan_torch.h"
+
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <string>
 #include <tuple>
-
-#include "scan_torch.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
-// What the CPU and the CUDA operator for PyTorch share: the seven inputs, checked, as the core wants
-// them.
+// What the CPU and the CUDA operator for PyTorch share: the seven inputs, checked, as the core
+// wants them.
 #pragma once
 
 #include <ATen/ATen.h>
