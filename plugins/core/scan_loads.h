@@ -128,12 +128,18 @@ inline void LoadStates(const ScanParams& p, const ConstSequence& from, int64_t r
                        int steps, float* to) {
   for (int t = 0; t < steps; ++t) {
     const int64_t offset = row * from.row_stride + (start + t) * from.step_stride;
-    for (int64_t n = 0; n < p.states; n += kLanes) {
-      const int64_t left = p.states - n;
-      const int count = left < kLanes ? static_cast<int>(left) : kLanes;
-      const Vec x = count == kLanes ? Load<kType, true>(from.data, offset + n, count)
-                                    : Load<kType, false>(from.data, offset + n, count);
-      std::memcpy(to + t * p.states + n, &x, sizeof(float) * count);
+    float* step = to + t * p.states;
+    if constexpr (kType == ScalarType::kFloat32) {
+      const float* values = static_cast<const float*>(from.data) + offset;
+      std::memcpy(step, values, sizeof(float) * p.states);
+    } else {
+      for (int64_t n = 0; n < p.states; n += kLanes) {
+        const int64_t left = p.states - n;
+        const int count = left < kLanes ? static_cast<int>(left) : kLanes;
+        const Vec x = count == kLanes ? Load<kType, true>(from.data, offset + n, count)
+                                      : Load<kType, false>(from.data, offset + n, count);
+        std::memcpy(step + n, &x, sizeof(float) * count);
+      }
     }
   }
 }
