@@ -419,8 +419,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     single = sorted((row for row in rows if row["rows"] == 1), key=lambda row: row["length"])
+    lengths = [row["length"] for row in single]
     for name in ("operator", "torch native", "function", "torch portable"):
-        lengths = [row["length"] for row in single]
         axes.plot(
             lengths, [1e3 * row["ms"][name] / row["length"] for row in single], "o-", label=name
         )
@@ -430,7 +430,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         xlabel="length L of one row, 1024 channels, 16 states",
         ylabel="microseconds a step",
     )
-    axes.legend()
+    axes.set_xticks(lengths, [str(length) for length in lengths])
+    axes.minorticks_off()
+    axes.legend(loc="center right")
     axes.grid(alpha=0.3)
     with replacing(path) as aside:
         figure.savefig(aside, dpi=120)
