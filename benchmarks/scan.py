@@ -432,7 +432,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     )
     axes.set_xticks(lengths, [str(length) for length in lengths])
     axes.minorticks_off()
-    axes.legend(loc="center right")
+    figure.legend(loc="outside right upper")
     axes.grid(alpha=0.3)
     with replacing(path) as aside:
         figure.savefig(aside, dpi=120)
