@@ -184,6 +184,8 @@ class SampleConfig:
     """A box this near to the border of the picture is cut off, px."""
     max_overlap: float = 0.1
     """Largest share of a box that another track may cover."""
+    max_person_aspect: float = 0.75
+    """Largest width over height of a person's box: wider ones hold two."""
     min_sharpness: float = 0.0
     """Smallest variance of the Laplacian of the reference crop; 0 takes all."""
     min_visible: float = 0.85

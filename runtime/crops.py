@@ -135,7 +135,9 @@ class Sampler:
         low, high = STEADY_AREA
         steady = low <= track.areas[-1] / float(np.median(track.areas[-25:])) <= high
         tall = y1 - y0 >= self._config.min_height_px
-        return not track.guessed and inside and steady and tall and self._alone(track, others)
+        slim = track.subject == "vehicle" or x1 - x0 <= self._config.max_person_aspect * (y1 - y0)
+        clear = not track.guessed and inside and steady and tall and slim
+        return clear and self._alone(track, others)
 
     def _alone(self, track: Track, others: Sequence[Track]) -> bool:
         covered = max(

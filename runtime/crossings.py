@@ -17,6 +17,9 @@ INSIDE: Final = 0.6
 """Share of a track's expected box that has to lie in the blob."""
 LARGER: Final = 1.2
 """A blob over several subjects is at least this much larger than each."""
+HIDDEN_S: Final = 0.2
+STRAYED: Final = 0.8
+"""Who was not seen alone for HIDDEN_S and then is this many widths off its course is another."""
 ANOTHER: Final = 2.2
 """A blob this much larger than the one track in it holds somebody who came into view there."""
 
@@ -76,6 +79,17 @@ class Crossings:
     def saw(self, track: int, box: Boxes, time_s: float) -> None:
         """Remember where ``track`` was seen on its own."""
         self._courses.setdefault(track, Course()).seen.append((time_s, box))
+
+    def strayed(self, track: int, box: Boxes, time_s: float) -> bool:
+        """Return whether ``box`` (4,), seen alone again, is too far off the course of ``track``."""
+        course = self._courses.get(track)
+        if course is None or len(course.seen) < MIN_MEMORY:
+            return False
+        if time_s - course.seen[-1][0] <= HIDDEN_S:
+            return False
+        expected = course.expected(time_s)
+        off = abs(float((box[0] + box[2]) - (expected[0] + expected[2]))) / 2
+        return off > STRAYED * float(expected[2] - expected[0])
 
     def drop(self, track: int) -> None:
         """Forget ``track``."""

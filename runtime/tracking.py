@@ -103,8 +103,12 @@ class Tracker:
     def _continue(self, number: int, found: Boxes, time_s: float, guessed: bool) -> Track:
         x0, y0, x1, y1 = found.tolist()
         box = (x0, y0, x1, y1)
+        clear = self._whole(box) and not guessed
         track = self._active.get(number)
-        if track is not None and self._left(track, box, time_s):
+        if track is not None and (
+            self._left(track, box, time_s)
+            or (clear and self._crossings.strayed(number, found, time_s))
+        ):
             self._gone.append(self._active.pop(number))
             self._crossings.drop(number)
             track = None
@@ -113,7 +117,6 @@ class Tracker:
             self._active[number] = track
             self._count += 1
         track.box, track.end_s, track.guessed = box, time_s, guessed
-        clear = self._whole(box) and not guessed
         if clear:
             self._crossings.saw(number, found, time_s)
         width, height = box[2] - box[0], box[3] - box[1]

@@ -1,5 +1,7 @@
 """Crops follow the homography; only clear views are taken as samples."""
 
+from collections import Counter
+
 import cv2
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from tests.runtime_scenes import HOMOGRAPHIES, Walk, picture
 SIZE = (360, 640)
 
 
-def track(box, number=1, time_s=0.0, areas=None):
+def track(box, number=1, time_s=0.0, areas=None, subject="person"):
     area = (box[2] - box[0]) * (box[3] - box[1])
-    return Track(number, 0.0, time_s, box, box, confirmed=True, areas=areas or [area])
+    votes = Counter({subject: 1})
+    return Track(number, 0.0, time_s, box, box, True, votes, areas or [area])
 
 
 def test_a_registered_crop_shows_the_subject():
@@ -67,11 +70,19 @@ def test_a_clear_view_is_taken_and_owns_its_pixels():
     assert (sample.rig, sample.track) == ("gate", 1)
 
 
+def test_a_vehicle_may_be_as_wide_as_it_is():
+    sampler = Sampler(SampleConfig(), "gate", SIZE)
+    wide = (100.0, 100.0, 300.0, 200.0)
+    views = [track(wide, time_s=i * 0.04, subject="vehicle") for i in range(20)]
+    assert any(offer(sampler, view) is not None for view in views)
+
+
 @pytest.mark.parametrize(
     "box",
     [
         (0.0, 100.0, 40.0, 200.0),  # cut off on the left
         (100.0, 260.0, 140.0, 360.0),  # and below
+        (100.0, 100.0, 180.0, 200.0),  # two side by side
         (100.0, 100.0, 110.0, 125.0),  # too small
     ],
 )

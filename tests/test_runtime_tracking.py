@@ -98,6 +98,24 @@ def test_a_car_that_comes_in_behind_a_walker_is_a_track_of_its_own():
     assert sorted(track.subject for track in ended) == ["person", "vehicle"]
 
 
+def test_who_turns_back_after_a_crossing_is_another():
+    """Two meet and one leaves the picture behind the other: its number is not handed over."""
+    frames = []
+    for i in range(110):
+        a, b = walker(i, 150), walker(i, 390, -3)
+        if i < 34:
+            frames.append([a, b])
+        elif i < 48:  # one blob, and only the second comes out of it, where the first came from
+            frames.append([[min(a[0], b[0]), 100, max(a[2], b[2]), 190]])
+        else:
+            frames.append([b])
+    seen, ended = run(frames)
+    (first,) = [n for n, box in seen[20].items() if box[0] < 260]
+    last = [n for n, box in seen[70].items()]
+    assert first not in last
+    assert [t for t in ended if t.number == first][0].end_s < 60 * PERIOD_S
+
+
 def test_guesses_are_marked():
     tracker = Tracker(TrackConfig(), DetectConfig(), 25.0, (360, 640))
     for i in range(40):
