@@ -113,7 +113,7 @@ def test_who_turns_back_after_a_crossing_is_another():
     (first,) = [n for n, box in seen[20].items() if box[0] < 260]
     last = [n for n, box in seen[70].items()]
     assert first not in last
-    assert [t for t in ended if t.number == first][0].end_s < 60 * PERIOD_S
+    assert next(t for t in ended if t.number == first).end_s < 60 * PERIOD_S
 
 
 def test_guesses_are_marked():
