@@ -27,6 +27,9 @@ _INPUTS: Final = (
     ("delta_bias", "F", "(G, D)"),
 )
 
+FLOAT32_INPUTS: Final = tuple(i for i, (_, kind, _) in enumerate(_INPUTS) if kind == "F")
+"""Positions of the parameters, which are float32 whatever type the sequences have."""
+
 # The step works on states of (G, B, N, D), not (..., D, N): the long axis last makes every
 # broadcast run over whole rows, and what depends on t only is shaped for that before the loop.
 _FUNCTION: Final = """

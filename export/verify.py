@@ -34,8 +34,13 @@ class Case:
     camera: Cameras
 
 
-def verify(engine: Engine, reference: Engine, tolerance: float = TOLERANCE) -> dict[str, float]:
-    """Return the largest absolute difference in each case; CheckError above ``tolerance``."""
+def verify(
+    engine: Engine, reference: Engine, tolerance: float = TOLERANCE, against: str = "PyTorch"
+) -> dict[str, float]:
+    """Return the largest absolute difference in each case; CheckError above ``tolerance``.
+
+    ``against`` is what the error calls ``reference``.
+    """
     differences = {
         case.name: _difference(engine, reference, case) for case in cases(reference.spec)
     }
@@ -43,7 +48,7 @@ def verify(engine: Engine, reference: Engine, tolerance: float = TOLERANCE) -> d
     wrong = [name for name, value in differences.items() if not value <= tolerance]
     if wrong:
         raise CheckError(
-            f"the exported graph differs from PyTorch by {differences[wrong[0]]:.2g} "
+            f"the exported graph differs from {against} by {differences[wrong[0]]:.2g} "
             f"(allowed {tolerance:g}) in {len(wrong)} of {len(differences)} cases, first {wrong[0]}"
         )
     return differences
