@@ -32,6 +32,8 @@ FLOAT32_INPUTS: Final = tuple(i for i, (_, kind, _) in enumerate(_INPUTS) if kin
 
 # The step works on states of (G, B, N, D), not (..., D, N): the long axis last makes every
 # broadcast run over whole rows, and what depends on t only is shaped for that before the loop.
+# Identity: without it TensorRT-RTX 1.7 builds no float16 file, because its compiler moves a reshape
+# of C_t out of the loop ("Mismatched number of elements"). ONNX Runtime removes it.
 _FUNCTION: Final = """
 <domain: "%(domain)s", opset_import: ["" : %(opset)d]>
 %(name)s <plugin_version: string = "1", plugin_namespace: string = "">
@@ -79,7 +81,8 @@ _FUNCTION: Final = """
             kept = Mul (decay, h)
             added = Mul (B_t, input_t)
             h_t = Add (kept, added)
-            y_t = MatMul (C_t, h_t)
+            C_row = Identity (C_t)
+            y_t = MatMul (C_row, h_t)
         }
     > (start, steps, inputs, B_columns, C_rows)
 

@@ -24,7 +24,7 @@ from mambapro.files import replacing
 from mambapro.spec import ModelSpec
 from runtime.engines import OnnxEngine
 
-TOLERANCE: Final = 5e-3
+TOLERANCE: Final = 1e-3
 """Largest difference to float32 in any element of an embedding of unit length."""
 
 _log = logging.getLogger("to_fp16")
