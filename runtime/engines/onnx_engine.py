@@ -1,4 +1,4 @@
-"""Crops in, embeddings out: runs an exported model file. Needs no torch."""
+"""Runs a model file in ONNX Runtime, on the CPU or by another execution provider."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
 from mambapro import native
 from mambapro.cli import InputError, MissingError
-from mambapro.contract import CAMERA, EMBEDDING, IMAGES, MODALITIES, MODALITY_MASK, UNKNOWN_CAMERA
+from mambapro.contract import CAMERA, EMBEDDING, IMAGES, MODALITY_MASK
 from mambapro.spec import ModelSpec, spec_from_metadata
-
-Images = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.float32]
-Cameras = npt.NDArray[np.int64]
-Embeddings = npt.NDArray[np.float32]
+from runtime.engines.interface import Cameras, Embeddings, Images, Mask, check_inputs
 
 DEFAULT_PROVIDERS: Final = ("CPUExecutionProvider",)
 DEFAULT_MAX_BATCH: Final = 16
@@ -37,26 +32,6 @@ _INSTALL: Final = {
     "TensorrtExecutionProvider": "onnxruntime-gpu and TensorRT",
     "OpenVINOExecutionProvider": "onnxruntime-openvino",
 }
-
-
-class Engine(Protocol):
-    """Whatever turns triplets of crops into embeddings."""
-
-    @property
-    def spec(self) -> ModelSpec:
-        """Facts about the model that runs."""
-
-    def embed(self, images: Images, mask: Mask, camera: Cameras) -> Embeddings:
-        """Embed any number of triplets.
-
-        Args:
-            images: (B, 3, H, W, 3) uint8, modality order rgb, nir, tir, colour order R, G, B.
-            mask: (B, 3) float32, 1 = present, 0 = missing.
-            camera: (B,) int64, row of the camera embedding; -1 = unknown.
-
-        Returns:
-            (B, E) float32 of unit length, the caller's own.
-        """
 
 
 class OnnxEngine:
@@ -110,35 +85,6 @@ class OnnxEngine:
             feed = {IMAGES: images[part], MODALITY_MASK: mask[part], CAMERA: camera[part]}
             (embeddings[part],) = self._session.run([EMBEDDING], feed)
         return embeddings
-
-
-def check_inputs(images: Images, mask: Mask, camera: Cameras, spec: ModelSpec) -> None:
-    """Raise InputError, saying what is legal, unless ``spec``'s model can embed the triplets."""
-    count, slots = len(images), len(MODALITIES)
-    _check_array("images", images, (count, slots, *spec.image_size, 3), np.uint8)
-    _check_array("mask", mask, (count, slots), np.float32)
-    _check_array("camera", camera, (count,), np.int64)
-    if not np.isin(mask, (0.0, 1.0)).all():
-        raise InputError("mask must hold 1 (present) and 0 (missing) only")
-    empty = np.flatnonzero(~mask.any(axis=1))
-    if empty.size:
-        raise InputError(
-            f"triplet {empty[0]} has no modality present; drop it before it is embedded"
-        )
-    illegal = camera[(camera < UNKNOWN_CAMERA) | (camera >= spec.cameras)]
-    if illegal.size:
-        raise InputError(
-            f"camera must be 0 to {spec.cameras - 1}, or {UNKNOWN_CAMERA} for a camera that the "
-            f"model does not know, got {illegal[0]}"
-        )
-
-
-def _check_array(name: str, array: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-    if array.shape != shape or array.dtype != dtype:
-        legal = ", ".join(("B", *map(str, shape[1:])) if name == "images" else map(str, shape))
-        raise InputError(
-            f"{name} must be ({legal}) {np.dtype(dtype)}, got {array.shape} {array.dtype}"
-        )
 
 
 def _open_session(
