@@ -60,7 +60,7 @@ def check_ranking(
         reference=reference[0],
         reference_map=wanted.ranking.map,
         map=found.ranking.map,
-        r1=found.ranking.cmc[0],
+        r1=found.ranking.rank(1),
         map_drop_points=drop,
         cosine_min=float(found.cosines.min()),
         overlap_at_10=found.parity.overlap_at_10,
