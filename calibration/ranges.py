@@ -80,9 +80,8 @@ class Histogram:
         )
 
     def clipped(self, limits: Range) -> npt.NDArray[np.float64]:
-        """Return (3,) the share of each modality's values that lie beyond ``limits``."""
-        centres = (self.edges[1:] + self.edges[:-1]) / 2
-        beyond = (centres < limits[0]) | (centres > limits[1])
+        """Return (3,) the share of each modality's values in bins that lie beyond ``limits``."""
+        beyond = (self.edges[1:] <= limits[0]) | (self.edges[:-1] >= limits[1])
         total = np.maximum(self.counts.sum(axis=1), 1)
         shares: npt.NDArray[np.float64] = self.counts[:, beyond].sum(axis=1) / total
         return shares

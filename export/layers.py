@@ -30,13 +30,22 @@ class Layer:
     """Channels of the output: multiplications that each value of the activation takes part in."""
 
     @property
+    def module(self) -> str:
+        """``tower.blocks.3.mlp.c_fc``: the module it comes from."""
+        module = self.node.rpartition(".")[0]
+        return "tower.proj" if module == "tower" else module
+
+    @property
     def group(self) -> str:
         """``tower.blocks.3.mlp``, ``aggregation.units.0.in_proj``, ``tower.conv1`` and so on."""
-        module = self.node.split(".")[:-1]
-        if module == ["tower"]:
-            return "tower.proj"
-        deep = len(module) > 1 and module[1] in ("blocks", "units")
-        return ".".join(module[: 4 if deep else 2])
+        parts = self.module.split(".")
+        deep = parts[1] in ("blocks", "units")
+        return ".".join(parts[: 4 if deep else 2])
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether it is the patch convolution."""
+        return self.module == "tower.conv1"
 
     @property
     def tap(self) -> Tap:
@@ -45,9 +54,8 @@ class Layer:
 
     @property
     def _modality(self) -> Modality | None:
-        module, index = self.node.split(".")[-3:-1] if self.node.count(".") > 2 else ("", "")
-        found = self.node.startswith("aggregation.") and module in _BY_MODALITY
-        return MODALITIES[int(index)] if found and index.isdigit() else None
+        *_, parent, index = self.module.split(".")
+        return MODALITIES[int(index)] if parent in _BY_MODALITY else None
 
 
 def int8_layers(model: onnx.ModelProto) -> list[Layer]:

@@ -31,6 +31,7 @@ def without_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return ``model`` with each Gemm as MatMul and Add, which runtimes fuse alike."""
     wrapped = ONNXModel(model)
     wrapped.replace_gemm_with_matmul()
+    wrapped.topological_sort()
     return wrapped.model
 
 
@@ -73,6 +74,7 @@ def insert(
     quantizer.quantize_model()
     result: onnx.ModelProto = quantizer.model.model
     _join(result.graph)
+    ONNXModel(result).topological_sort()
     onnx.checker.check_model(result)
     return result
 
