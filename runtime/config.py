@@ -73,9 +73,9 @@ class ModelsConfig:
     """Model files and how they are run."""
 
     person: str | None = "runs/person/model.onnx"
-    """Model for persons; none leaves persons unidentified."""
+    """Model or .engine file for persons; none leaves persons unidentified."""
     vehicle: str | None = "runs/vehicle/model.onnx"
-    """Model for vehicles; none leaves vehicles unidentified."""
+    """Model or .engine file for vehicles; none leaves vehicles unidentified."""
     optional: tuple[Subject, ...] = ()
     """Subjects whose model file may be absent: said once, then tracked without an identity."""
     threads: int = 2

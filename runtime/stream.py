@@ -21,7 +21,7 @@ from mambapro.config import help_text, load
 from mambapro.contract import EXIT_DONE, SUBJECTS, Subject
 from mambapro.files import in_checkout
 from runtime.config import RigConfig, StreamConfig, load_rigs, one_camera_rig
-from runtime.engines import Engine, OnnxEngine
+from runtime.engines import Engine, TensorrtEngine, open_engine
 from runtime.pipeline import run_stream
 
 DEFAULT_CONFIG = in_checkout("configs/stream.yaml")
@@ -43,8 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = _config(args)
     rigs, truth = _rigs(args, config)
     engines = open_engines(config)
-    _check_cameras(rigs, engines)
-    report = run_stream(config, rigs, engines, truth)
+    try:
+        _check_cameras(rigs, engines)
+        report = run_stream(config, rigs, engines, truth)
+    finally:
+        close_engines(engines)
     print(table(report, Path(config.output)))
     if args.json:
         print_json_line(report)
@@ -65,6 +68,13 @@ def open_engines(config: StreamConfig) -> dict[Subject, Engine]:
                 "no model %s: %ss are tracked without an identity; %s", path, subject, HOW_TO_MAKE
             )
     return engines
+
+
+def close_engines(engines: dict[Subject, Engine]) -> None:
+    """Give back the GPU; ONNX Runtime needs no such call."""
+    for engine in engines.values():
+        if isinstance(engine, TensorrtEngine):
+            engine.close()
 
 
 def table(report: dict[str, Any], output: Path) -> str:
@@ -153,7 +163,7 @@ def _open_engine(file: Path, subject: Subject, config: StreamConfig) -> Engine:
     if not file.exists():
         raise InputError(f"there is no {subject} model {file}; {HOW_TO_MAKE}")
     models = config.models
-    engine = OnnxEngine(
+    engine = open_engine(
         file, threads=models.threads, providers=models.providers, max_batch=models.max_batch
     )
     if engine.spec.subject != subject:

@@ -14,8 +14,7 @@ import pytest
 from mambapro import native
 from mambapro.cli import InputError, MissingError
 from plugins import fetch_headers
-from runtime import engines
-from runtime.engines import OnnxEngine
+from runtime.engines import OnnxEngine, onnx_engine
 from tests.export_samples import exported
 from tests.native.build import require
 
@@ -73,7 +72,7 @@ def test_library_says_which_providers_it_serves(monkeypatch, folder):
 
 
 def test_engine_says_once_which_path_runs(folder, caplog):
-    engines._announce.cache_clear()
+    onnx_engine._announce.cache_clear()
     with caplog.at_level(logging.INFO, "runtime.engines"):
         for _ in range(2):
             OnnxEngine(exported()[0].path, threads=1)
