@@ -45,6 +45,11 @@ class Activation:
     spreads: dict[str, Spread]
     """By modality; one that never flows here is absent."""
 
+    @property
+    def outlier_ratio(self) -> float:
+        """How much further the values reach than 99.9 % of them."""
+        return max(max(-s.lowest, s.highest) / max(s.bulk, 1e-9) for s in self.spreads.values())
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -71,7 +76,12 @@ class Cache:
         return {name: activation.range for name, activation in self.activations.items()}
 
     def mismatch(
-        self, weights_hash: str, list_hash: str, method: Method, percent: float, names: Sequence[str]
+        self,
+        weights_hash: str,
+        list_hash: str,
+        method: Method,
+        percent: float,
+        names: Sequence[str],
     ) -> str:
         """Say in what this cache is not the one that is asked for; empty when it is."""
         if self.weights_hash != weights_hash:

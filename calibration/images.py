@@ -34,9 +34,7 @@ NIGHT_LUMA: Final = 40.0
 MIN_TRIPLETS: Final = 16
 """Fewer say nothing about ranges."""
 SUBSETS: Final = tuple(
-    chosen
-    for size in (3, 2, 1)
-    for chosen in itertools.combinations(MODALITIES, size)
+    chosen for size in (3, 2, 1) for chosen in itertools.combinations(MODALITIES, size)
 )
 """All modalities, then each pair, then each alone."""
 
@@ -169,9 +167,7 @@ def from_recorded(folder: Path, subject: Subject, cameras: int) -> list[Triplet]
     ]
 
 
-def choose(
-    triplets: Sequence[Triplet], count: int, seed: int, source: str
-) -> CalibrationSet:
+def choose(triplets: Sequence[Triplet], count: int, seed: int, source: str) -> CalibrationSet:
     """Choose ``count`` triplets, or all when there are fewer, balanced as far as they allow.
 
     Cells of camera and light take turns; each gives a triplet of the identity that was chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ class Tap:
 
 @dataclass
 class Histogram:
-    """What one activation took for values, by modality; rows of a modality that never came are 0."""
+    """What one activation took for values; rows of a modality that never flows there are 0."""
 
     lowest: npt.NDArray[np.float32]
     """(3,) smallest value."""
@@ -108,9 +107,7 @@ def observe(
     return found
 
 
-def ranges(
-    histograms: Mapping[str, Histogram], method: Method, percent: float
-) -> dict[str, Range]:
+def ranges(histograms: Mapping[str, Histogram], method: Method, percent: float) -> dict[str, Range]:
     """Return the range of each activation: of all values, of ``percent`` % of each modality's, or
     with the least Kullback-Leibler divergence (Migacz, GTC 2017)."""  # noqa: D205, D209
     found = {}

@@ -13,13 +13,13 @@ from calibration.cache import Cache, activations_of, read_cache, write_cache
 from calibration.images import CalibrationSet, choose, from_recorded, from_records
 from calibration.ranges import Method, Range, Tap, observe, ranges
 from export.holdout import Judge, check_domain, divide, read_training_split
-from export.layers import Layer, groups, int8_layers
+from export.layers import Layer, groups, int8_layers, labels_of
 from export.model_file import open_source
 from export.qdq import without_gemm
 from export.range_figure import draw_ranges
 from mambapro.cli import InputError
-from mambapro.contract import PIXEL_MEAN, PIXEL_STD
 from mambapro.config import ExperimentConfig, from_dict
+from mambapro.contract import PIXEL_MEAN, PIXEL_STD
 from mambapro.datasets import Dataset, Split
 from mambapro.files import replacing
 from mambapro.spec import ModelSpec
@@ -76,6 +76,11 @@ class Calibrated:
     def groups(self) -> list[str]:
         """Layer groups in graph order."""
         return groups(self.layers)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What to call each activation."""
+        return labels_of(self.layers)
 
     def work(self, layer: Layer) -> int:
         """Return the multiplications of a layer for one triplet."""
@@ -152,7 +157,7 @@ def _cache(
     chosen: CalibrationSet,
     settings: Settings,
 ) -> Cache:
-    """Return the cache that was given or is beside the model; where that does not fit, a new one."""
+    """Return the cache that was given or is beside the model, or a new one if that does not fit."""
     path = settings.cache or cache_path(source)
     wanted = spec.weights_hash, chosen.list_hash, settings.method, settings.percent
     names = [layer.activation for layer in layers]
@@ -177,7 +182,7 @@ def _cache(
     write_cache(path, cache)
     with replacing(path.with_name(f"{source.stem}.ranges.png")) as aside:
         title = f"{settings.method}, {chosen.source}"
-        draw_ranges(histograms, limits, _labels(layers), title, aside)
+        draw_ranges(histograms, limits, labels_of(layers), title, aside)
     return cache
 
 
@@ -185,11 +190,6 @@ def _pixel_ranges(layers: list[Layer]) -> dict[str, Range]:
     """Normalised pixels have the same range in every picture, seen or not."""
     limits = (0 - PIXEL_MEAN) / PIXEL_STD, (1 - PIXEL_MEAN) / PIXEL_STD
     return {layer.activation: limits for layer in layers if layer.reads_pixels}
-
-
-def _labels(layers: list[Layer]) -> dict[str, str]:
-    """What activations are called: after the first layer that reads them."""
-    return {layer.activation: f"{layer.module}, input" for layer in reversed(layers)}
 
 
 def _taps(layers: list[Layer]) -> list[Tap]:

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from calibration.images import CalibrationSet
 from calibration.ranges import Range, Tap, observe
-from export.evaluation_data import Embedded, embed_test_split
+from export.evaluation_data import Embedded, batches
 from export.measure import Quality, quality
 from export.model_file import save
 from mambapro.cli import CheckError, InputError
@@ -48,7 +49,7 @@ class Harm:
 
 
 def read_training_split(config: ExperimentConfig, root: Path | None) -> Dataset:
-    """Return the dataset of ``config`` with nothing but its training split, unreadable ones left out.
+    """Return the dataset of ``config`` with nothing but the readable part of its training split.
 
     The test splits are not even opened: calibration must not know them.
     """
@@ -68,7 +69,9 @@ def divide(split: Split, held_out: int, seed: int) -> tuple[Split, Split]:
     drawn: set[int] = set()
     while identities and sum(r.identity in drawn for r in split.records) < held_out:
         drawn.add(identities.pop())
-    sides = [Split(tuple(r for r in split.records if (r.identity in drawn) == out)) for out in (0, 1)]
+    sides = [
+        Split(tuple(r for r in split.records if (r.identity in drawn) == out)) for out in (0, 1)
+    ]
     if held_out and min(len(side.identities) for side in sides) < 2:
         raise InputError(
             f"{held_out} triplets cannot be held out of {len(split)} of "
@@ -84,7 +87,9 @@ class Judge:
         self._dataset = dataclasses.replace(
             dataset, train=held_out, query=held_out, gallery=held_out
         )
-        self._reference = self._embed(OnnxEngine(source))
+        reference = OnnxEngine(source)
+        self._inputs = list(batches(held_out, reference.spec.image_size))
+        self._reference = self._embed(reference)
         self.float32_map = self._quality(self._reference).ranking.map
 
     def model(self, model: onnx.ModelProto, spec: ModelSpec) -> Harm:
@@ -103,8 +108,8 @@ class Judge:
         return self._harm(own)
 
     def _embed(self, engine: Engine) -> Embedded:
-        (embedded,) = embed_test_split([engine], self._dataset)
-        return embedded
+        embeddings = np.concatenate([engine.embed(*batch) for batch in self._inputs])
+        return Embedded(embeddings, embeddings)
 
     def _quality(self, own: Embedded) -> Quality:
         figures = quality(own, self._reference, self._dataset)
@@ -125,8 +130,11 @@ class Judge:
 
 
 def check_domain(
-    model: onnx.ModelProto, taps: Sequence[Tap], ranges: Mapping[str, Range],
-    shown: CalibrationSet, size: tuple[int, int],
+    model: onnx.ModelProto,
+    taps: Sequence[Tap],
+    ranges: Mapping[str, Range],
+    shown: CalibrationSet,
+    size: tuple[int, int],
 ) -> float:
     """Return the largest share of an activation's values on held-out triplets beyond its range.
 
@@ -138,7 +146,7 @@ def check_domain(
     if shares[worst] > MAX_OUTSIDE:
         raise CheckError(
             f"calibration pictures are of another domain than the training split: on held-out "
-            f"triplets {shares[worst]:.1%} of the values of {worst} lie beyond the calibrated range "
-            f"(allowed {MAX_OUTSIDE:.0%}); calibrate on pictures like those"
+            f"triplets {shares[worst]:.1%} of the values of {worst} lie beyond their range, "
+            f"allowed are {MAX_OUTSIDE:.0%}; calibrate on pictures like those"
         )
     return shares[worst]

@@ -77,6 +77,11 @@ def groups(layers: Sequence[Layer]) -> list[str]:
     return list(dict.fromkeys(layer.group for layer in layers))
 
 
+def labels_of(layers: Sequence[Layer]) -> dict[str, str]:
+    """Return what to call each activation: after the first layer that reads it."""
+    return {layer.activation: layer.module for layer in reversed(layers)}
+
+
 def _fits(node: onnx.NodeProto) -> bool:
     if node.op_type == "Conv":
         return all(item.i == 1 for item in node.attribute if item.name == "group")

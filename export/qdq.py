@@ -32,7 +32,8 @@ def without_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
     wrapped = ONNXModel(model)
     wrapped.replace_gemm_with_matmul()
     wrapped.topological_sort()
-    return wrapped.model
+    result: onnx.ModelProto = wrapped.model
+    return result
 
 
 def insert(
@@ -46,6 +47,8 @@ def insert(
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    if not layers:  # ONNX Runtime 1.31 takes an empty list of nodes for all
+        return copy
     _set_apart(copy.graph, layers)
     limits = {
         layer.activation + _APART: TensorData(

@@ -43,8 +43,8 @@ def draw_ranges(
     figure.text(0.015, 1 - 0.42 / height, f"Calibrated ranges: {title}", size=16, weight="bold",
                 color=_INK)  # fmt: skip
     figure.text(0.015, 1 - 0.72 / height,
-                f"the {len(names)} of {len(histograms)} activations that lose most; share of values "
-                "in logarithmic scale; red: beyond the range, clipped", size=10,
+                f"the {len(names)} of {len(histograms)} inputs of layers that lose most; share of "
+                "values, logarithmic; red: beyond the range, clipped", size=10,
                 color=_QUIET)  # fmt: skip
     for slot, modality in enumerate(MODALITIES):
         figure.text(0.80 + 0.06 * slot, 1 - 0.42 / height, f"■ {modality}", size=12,
