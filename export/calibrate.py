@@ -70,7 +70,7 @@ class Calibrated:
     judge: Judge | None
     """Ranks the held-out triplets; None when none are held out."""
     outside: float | None
-    """Largest share of an activation's values on held-out triplets beyond its range."""
+    """Largest share of an activation's held-out values that is clipped for being new."""
 
     @property
     def groups(self) -> list[str]:
@@ -206,4 +206,5 @@ def _outside(
 ) -> float:
     count = min(_DOMAIN_TRIPLETS, len(held_out))
     shown = choose(from_records(held_out.records), count, settings.seed, "held-out identities")
-    return check_domain(model, _taps(layers), cache.ranges, shown, spec.image_size)
+    histograms = observe(model, _taps(layers), shown.batches(spec.image_size))
+    return check_domain(histograms, cache.activations, labels_of(layers))

@@ -362,7 +362,7 @@ def _harm_rows(quantized: Quantized) -> list[tuple[str, str]]:
         ("held-out triplets", f"mAP {harm.map:.2%}, {-harm.map_drop_points:+.2f} points"),
         ("  cosine", f"mean {harm.cosine_mean:.6f}, min {harm.cosine_min:.6f}"),
         ("  overlap@10", f"{harm.overlap_at_10:.3f}"),
-        ("  beyond a range", f"{quantized.calibrated.outside:.3%} of an activation at most"),
+        ("  newly clipped", f"{quantized.calibrated.outside:.3%} of an activation at most"),
     ]
 
 

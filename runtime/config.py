@@ -255,6 +255,8 @@ class StreamConfig:
     here, a relative one starts at the checkout."""
     output: str = "runs/stream"
     """Folder for events, report, mosaic and gallery."""
+    record_crops: str | None = None
+    """New folder for the crops of all tracks, to calibrate INT8 on; none keeps none."""
     models: ModelsConfig = field(default_factory=ModelsConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)

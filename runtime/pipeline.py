@@ -25,6 +25,7 @@ from runtime.identification import Identifier
 from runtime.preflight import Preflight, preflight
 from runtime.presentation import Presentation
 from runtime.recognition import Recogniser
+from runtime.recording import CropRecorder
 from runtime.rig import RigStep, RigWatcher
 from runtime.scoring import Scorer, read_truth
 from runtime.sinks import JsonLinesSink
@@ -106,9 +107,14 @@ def _recogniser(
     sink = JsonLinesSink(output / "events.jsonl")
     owner.callback(sink.close)
     cameras = {rig.name: rig.camera for rig in rigs}
+    recorder = None
+    if config.record_crops is not None:
+        recorder = CropRecorder(Path(config.record_crops))
+        owner.callback(recorder.close)
     recogniser = Recogniser(
-        config.match, engines, identifiers, cameras, sink, config.models.max_batch, MAX_WAIT_S
-    )
+        config.match, engines, identifiers, cameras, sink, config.models.max_batch, MAX_WAIT_S,
+        recorder,
+    )  # fmt: skip
     return recogniser, sink
 
 

@@ -15,6 +15,7 @@ from runtime.crops import Sample
 from runtime.engines import Engine
 from runtime.gallery import Embedding
 from runtime.identification import Decision, Identifier, Sighting
+from runtime.recording import CropRecorder
 from runtime.sinks import JsonLinesSink
 from runtime.tracking import Track
 
@@ -38,8 +39,13 @@ class Recogniser:
         sink: JsonLinesSink,
         max_batch: int,
         max_wait_s: float,
+        recorder: CropRecorder | None = None,
     ) -> None:
-        """Embed with ``engines``; ``cameras`` is each rig's row of the camera embedding."""
+        """Embed with ``engines``; ``cameras`` is each rig's row of the camera embedding.
+
+        ``recorder`` keeps every sample.
+        """
+        self._recorder = recorder
         self._config = config
         self._engines, self._identifiers = engines, identifiers
         self._cameras, self._sink = cameras, sink
@@ -59,6 +65,8 @@ class Recogniser:
         if (sample.rig, track.number) not in self._current:
             self._begin(Sighting(sample.rig, track, track.subject, track.start_s))
         self._waiting.append((track, sample))
+        if self._recorder is not None:
+            self._recorder.write(sample, track.subject, self._cameras[sample.rig])
 
     def advance(self, time_s: float) -> list[Sighting]:
         """Embed when the batch is full or waited long enough; return what was decided by it."""

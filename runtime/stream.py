@@ -115,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", help="folder to write to (default: the config's)")
     parser.add_argument(
+        "--record-crops", metavar="FOLDER",
+        help="new folder for the crops of all tracks, to calibrate INT8 on (default: the config's)",
+    )  # fmt: skip
+    parser.add_argument(
         "--keep-gallery", action="store_true",
         help="go on with the identities of earlier runs (default: start with none)",
     )  # fmt: skip
@@ -129,7 +133,7 @@ def _config(args: argparse.Namespace) -> StreamConfig:
     overrides = list(args.set)
     overrides += [
         f"{key}={Path(value).absolute()}"
-        for key in ("rigs", "truth", "output")
+        for key in ("rigs", "truth", "output", "record_crops")
         if (value := getattr(args, key)) is not None
     ]
     if args.keep_gallery:
@@ -137,7 +141,12 @@ def _config(args: argparse.Namespace) -> StreamConfig:
     if args.no_video:
         overrides.append("video.enabled=false")
     config = load(StreamConfig, args.config, overrides)
-    return dataclasses.replace(config, output=str(in_checkout(config.output)))
+    crops = config.record_crops
+    return dataclasses.replace(
+        config,
+        output=str(in_checkout(config.output)),
+        record_crops=None if crops is None else str(in_checkout(crops)),
+    )
 
 
 def _rigs(args: argparse.Namespace, config: StreamConfig) -> tuple[list[RigConfig], Path | None]:
