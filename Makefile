@@ -44,7 +44,7 @@ $(TENSORRT_RTX)/.installed: constraints.txt
 # --- the demo: what is already there and newer than its sources is kept ---------------------------
 TRAINING := $(wildcard mambapro/*.py mambapro/model/*.py mambapro/ops/*.py train/*.py train/data/*.py)
 EXPORTING := $(wildcard mambapro/model/folding.py export/*.py calibration/*.py)
-STREAMING := $(wildcard runtime/*.py configs/stream.yaml)
+STREAMING := $(wildcard runtime/*.py runtime/*/*.py configs/stream.yaml)
 SCENE := data/synthetic/scene/rigs.yaml
 TRAINED := runs/person/metrics.json runs/vehicle/metrics.json $(SCENE)
 FIGURES := runs/person/compare/report.json runs/vehicle/compare/report.json runs/stream/report.json
@@ -81,7 +81,18 @@ bench: demo  ## record the figures of README.md; fails if one of the demo's is m
 test: $(INSTALLED) $(NATIVE)  ## all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-lint: $(INSTALLED)  ## style and types
+# Types of TensorRT's Python interface, for mypy alone; its dependencies are TensorRT itself. Five of
+# its lines, of methods that are not used here, are no Python.
+TYPINGS := build/typings/.installed
+
+$(TYPINGS): | $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(@D) \
+	    tensorrt-stubs==10.13.0.35.1
+	sed -i 's/ in: list/ inputs: list/; s/channel_axis: int)/channel_axis: int = 0)/' \
+	    $(@D)/tensorrt_bindings/tensorrt.pyi
+	@touch $@
+
+lint: $(INSTALLED) $(TYPINGS)  ## style and types
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy

@@ -85,15 +85,17 @@ def without_functions(path: Path) -> bytes:
     """Return the file without the scan's body, so that TensorRT takes the plugin in any version."""
     model = onnx.load(str(path))
     del model.functions[:]
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def agreement(engine: Engine, reference: Engine) -> float:
     """Return the least cosine of two engines' embeddings, over every case of export/verify.py."""
-    return min(
-        float(paired_cosines(*(e.embed(c.images, c.mask, c.camera) for e in (reference, engine))).min())
-        for c in cases(reference.spec)
-    )  # fmt: skip
+    least = 1.0
+    for case in cases(reference.spec):
+        inputs = case.images, case.mask, case.camera
+        cosines = paired_cosines(reference.embed(*inputs), engine.embed(*inputs))
+        least = min(least, float(cosines.min()))
+    return least
 
 
 def _require_plugin() -> None:
@@ -127,9 +129,7 @@ def _check_engine(staged: Path, source: Path) -> None:
         )
 
 
-def _manifest(
-    request: Request, built: Built, device: Device, engine_sha256: str
-) -> EngineManifest:
+def _manifest(request: Request, built: Built, device: Device, engine_sha256: str) -> EngineManifest:
     from export.trt_build import count_precisions
 
     return EngineManifest(

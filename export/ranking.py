@@ -1,4 +1,4 @@
-"""Does a model file or an engine still rank as its reference does? One figure each, and a verdict."""
+"""Does a model file or an engine still rank as its reference does? Figures, and a verdict."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     start_logging(arguments.verbose)
     precision = cast(Precision, arguments.precision)
-    onnx = arguments.onnx or precision_file(arguments.source, precision)
+    onnx = arguments.onnx or precision_file(arguments.source, precision, arguments.data)
     spec = read_spec(onnx)
     check_buildable(onnx, spec, precision)
     output = arguments.output or onnx.with_suffix(".engine")
@@ -78,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_json_line(summary(outcome))
     if missing:
         raise MissingError(
-            f"no engine was built: this machine lacks {', '.join(missing)} (see the table). {onnx} is "
-            f"ready; copy it to the device and run there: {device_command(arguments, onnx)}"
+            f"no engine was built: this machine lacks {', '.join(missing)} (see the table). {onnx} "
+            f"is ready; copy it to the device and run there: {device_command(arguments, onnx)}"
         )
     return EXIT_DONE
 
@@ -177,8 +177,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def precision_file(source: Path, precision: Precision) -> Path:
-    """Return the file of ``precision`` beside ``source``; make it if it is absent or of another."""
+def precision_file(source: Path, precision: Precision, data: Path | None = None) -> Path:
+    """Return the file of ``precision`` beside ``source``; make it if it is absent or of another.
+
+    INT8 is calibrated on the training split in ``data``, by default data.root of the model.
+    """
     if not source.is_file():
         raise InputError(f"there is no model file {source}; write one with export/to_onnx.py")
     if precision == "fp32":
@@ -191,20 +194,21 @@ def precision_file(source: Path, precision: Precision) -> Path:
     else:
         _log.info("taking %s as it is; delete it to have it made again", output)
         return output
-    make(source, output, precision)
+    make(source, output, precision, data)
     return output
 
 
-def make(source: Path, output: Path, precision: Precision) -> None:
+def make(source: Path, output: Path, precision: Precision, data: Path | None) -> None:
     """Write ``source`` in another precision."""
     if precision == "fp16":
         from export.to_fp16 import convert
 
         convert(source, output)
     else:
+        from export.calibrate import Settings
         from export.to_int8 import quantize
 
-        quantize(source, output, "tensorrt")
+        quantize(source, output, "tensorrt", Settings(data=data))
 
 
 def check_buildable(onnx: Path, spec: ModelSpec, precision: Precision) -> None:

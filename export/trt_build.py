@@ -213,9 +213,7 @@ def _parse(parser: trt.OnnxParser, model: bytes | Path) -> None:
         )
 
 
-def _configure(
-    builder: trt.Builder, options: Options, progress: Progress
-) -> trt.IBuilderConfig:
+def _configure(builder: trt.Builder, options: Options, progress: Progress) -> trt.IBuilderConfig:
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.progress_monitor = progress
@@ -224,7 +222,8 @@ def _configure(
     config.set_timing_cache(config.create_timing_cache(options.timing_cache), False)
     profile = builder.create_optimization_profile()
     for name, tail in _tails(options.image_size).items():
-        profile.set_shape(name, *((size, *tail) for size in options.batch))
+        least, usual, most = (trt.Dims([size, *tail]) for size in options.batch)
+        profile.set_shape(name, least, usual, most)
     config.add_optimization_profile(profile)
     return config
 

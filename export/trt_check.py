@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -74,7 +75,7 @@ def check(model: Path, batch: tuple[int, int, int], image_size: tuple[int, int])
     return PortableBuild(**json.loads(printed.splitlines()[-1]))
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Build the file that the arguments name and print a PortableBuild as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="ONNX file")

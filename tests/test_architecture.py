@@ -17,7 +17,13 @@ ARROWS = {
 }
 STAGES = set(ARROWS) | {"tests", "benchmarks"}
 WITH_TORCH = ("mambapro.model", "mambapro.ops")
-ENTRY_FILES = ("train/main.py", "export/to_onnx.py", "export/compare.py", "runtime/stream.py")
+ENTRY_FILES = (
+    "train/main.py",
+    "export/to_onnx.py",
+    "export/to_trt.py",
+    "export/compare.py",
+    "runtime/stream.py",
+)
 
 
 def sources(folder: str) -> list[Path]:

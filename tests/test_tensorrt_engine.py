@@ -1,8 +1,7 @@
-"""The native TensorRT engine against a fake GPU: buffers, lifetimes, threads, and what it refuses."""
+"""The native TensorRT engine on a fake GPU: buffers, lifetimes, threads, what it refuses."""
 
 import ctypes
 import dataclasses
-import logging
 import re
 import sys
 import threading
@@ -56,7 +55,9 @@ def gpu(monkeypatch, tmp_path) -> Gpu:
     tensorrt_engine.load_plugin.cache_clear()
 
 
-def write_engine(folder: Path, batch=(1, 2, 4), *, with_plugin=True, changes=None, **device) -> Path:
+def write_engine(
+    folder: Path, batch=(1, 2, 4), *, with_plugin=True, changes=None, **device
+) -> Path:
     """Write an engine for the fake device and its manifest."""
     path = folder / "model.int8.engine"
     path.write_bytes(plan(batch, SIZE, **(changes or {})))
@@ -362,12 +363,15 @@ def test_the_drivers_functions_have_these_arguments():
     if not CUDA_HEADER.is_file():
         pytest.skip("no CUDA toolkit")
     header = re.sub(r"/\*.*?\*/", "", CUDA_HEADER.read_text(errors="replace"), flags=re.S)
+    defined = r"#define (cu\w+)\s+(?:__CUDA_API_PTSZ\()?(cu\w+)"
+    spelled = {symbol: name for name, symbol in re.findall(defined, header)}
     kinds = {ctypes.c_void_p: "handle", ctypes.c_int: "enum", ctypes.c_ulonglong: "long"}
-    for name, types_ in cuda_graphs.PROTOTYPES.items():
+    for symbol, types_ in cuda_graphs.PROTOTYPES.items():
+        name = spelled.get(symbol, symbol)
         found = re.search(rf"CUresult CUDAAPI {name}\(([^)]*)\);", header)
-        assert found, name
+        assert found, symbol
         expected = [kinds.get(kind, "pointer") for kind in types_]
-        assert [_kind(argument) for argument in found.group(1).split(",")] == expected, name
+        assert [_kind(argument) for argument in found.group(1).split(",")] == expected, symbol
     mode = re.search(r"CU_STREAM_CAPTURE_MODE_THREAD_LOCAL\s*=\s*(\d)", header)
     assert mode
     assert int(mode.group(1)) == cuda_graphs.CAPTURE_THREAD_LOCAL

@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnxruntime
@@ -16,6 +16,7 @@ from mambapro.cli import InputError, MissingError
 from mambapro.contract import CAMERA, EMBEDDING, IMAGES, MODALITY_MASK
 from mambapro.spec import ModelSpec, spec_from_metadata
 from runtime.engines.interface import Cameras, Embeddings, Images, Mask, check_inputs
+from runtime.engines.tensorrt_provider import TENSORRT, prepare
 
 DEFAULT_PROVIDERS: Final = ("CPUExecutionProvider",)
 DEFAULT_MAX_BATCH: Final = 16
@@ -29,7 +30,7 @@ _INPUT_TYPES: Final = {
 }
 _INSTALL: Final = {
     "CUDAExecutionProvider": "onnxruntime-gpu",
-    "TensorrtExecutionProvider": "onnxruntime-gpu and TensorRT",
+    TENSORRT: "onnxruntime-gpu and TensorRT",
     "OpenVINOExecutionProvider": "onnxruntime-openvino",
 }
 
@@ -66,7 +67,7 @@ class OnnxEngine:
             )
         self.max_batch = max_batch
         chosen = tuple(providers or DEFAULT_PROVIDERS)
-        self._session = _open_session(Path(path), threads, chosen, native_scan)
+        self._session = _open_session(Path(path), threads, chosen, native_scan, max_batch)
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._spec = spec_from_metadata(metadata, str(path))
         _check_signature(self._session, str(path))
@@ -88,7 +89,7 @@ class OnnxEngine:
 
 
 def _open_session(
-    path: Path, threads: int | None, providers: tuple[str, ...], native_scan: bool
+    path: Path, threads: int | None, providers: tuple[str, ...], native_scan: bool, max_batch: int
 ) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise InputError(f"there is no model file {path}; write one with export/to_onnx.py")
@@ -99,10 +100,16 @@ def _open_session(
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
-    if native_scan:
+    model: str | bytes = str(path)
+    settings: list[dict[str, str]] = [{} for _ in providers]
+    if providers[0] == TENSORRT:
+        model, settings[0] = prepare(path, _plugin(native_scan), max_batch)
+    elif native_scan:
         _register_scan(options, providers)
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        session = onnxruntime.InferenceSession(
+            model, options, providers=list(providers), provider_options=settings
+        )
     except Exception as error:  # ORT 1.31 has a class for each status, with no public base
         raise InputError(f"{path} is not an ONNX model that runs here: {_line(error)}") from error
     # ORT 1.31 warns and goes on with the CPU when a provider's own libraries do not load.
@@ -112,16 +119,30 @@ def _open_session(
     return session
 
 
+def _plugin(native_scan: bool) -> Path | None:
+    """Return the plugin for the TensorRT provider; says which path the scan takes."""
+    library = native.find_library("tensorrt") if native_scan else None
+    if library is None:
+        why = native.missing("tensorrt") if native_scan else "as asked"
+        _announce(f"selective scan: a loop of TensorRT's layers; {why}")
+    else:
+        _announce(f"selective scan: plugin, {library}")
+    return library
+
+
 def _register_scan(options: onnxruntime.SessionOptions, providers: tuple[str, ...]) -> None:
-    """Add the native selective scan, which is the CPU provider's; other providers keep the loop."""
-    if providers[0] != "CPUExecutionProvider":
-        _announce(f"selective scan: the loop in the file, for {providers[0]}")
-        return
+    """Add the native selective scan if it serves the first provider; others keep the loop."""
     library = native.find_library("onnxruntime")
     if library is None:
         _announce(
             "selective scan: the loop in the file, ten times slower than the native operator; "
             + native.missing("onnxruntime")
+        )
+        return
+    if providers[0] not in native.providers(library):
+        _announce(
+            f"selective scan: the loop in the file, since {library} has no kernel for "
+            f"{providers[0]}"
         )
         return
     try:

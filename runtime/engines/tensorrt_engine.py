@@ -348,11 +348,15 @@ def _bytes_a_row(name: str, shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=np.int64)) * np.dtype(_DTYPES[name]).itemsize
 
 
-def _check_tensors(engine: trt.ICudaEngine, path: Path) -> None:
+def _numpy_type(engine: trt.ICudaEngine, name: str) -> np.dtype[Any]:
     import tensorrt as trt
 
+    return np.dtype(trt.nptype(engine.get_tensor_dtype(name)))  # type: ignore[no-untyped-call]
+
+
+def _check_tensors(engine: trt.ICudaEngine, path: Path) -> None:
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    found = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
+    found = {name: _numpy_type(engine, name) for name in names}
     expected = {name: np.dtype(dtype) for name, dtype in _DTYPES.items()}
     if found != expected:
         raise InputError(f"{path} must have tensors {expected}, got {found}; build it again")
