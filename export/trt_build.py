@@ -217,6 +217,7 @@ def _configure(builder: trt.Builder, options: Options, progress: Progress) -> tr
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.progress_monitor = progress
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 means float32
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     config.set_timing_cache(config.create_timing_cache(options.timing_cache), False)

@@ -231,7 +231,7 @@ def test_a_file_without_our_metadata_is_refused(model):
     bare = onnx.load(str(model))
     del bare.metadata_props[:]
     onnx.save(bare, str(model))
-    with pytest.raises(InputError, match="has no metadata 'mambapro.spec'"):
+    with pytest.raises(InputError, match=r"has no metadata 'mambapro\.spec'"):
         to_trt.main(["--fp32", str(model), "--onnx-only"])
 
 
@@ -358,7 +358,7 @@ def test_an_engine_that_computes_something_else_is_not_put_in_place(builder, mod
     assert not list(model.parent.glob("model.engine*"))
 
 
-# --- names of TensorRT's interface -----------------------------------------------------------------
+# --- names of TensorRT's interface ---------------------------------------------------------------
 
 CALLERS = ("export/trt_build.py", "runtime/engines/tensorrt_engine.py")
 CLASSES = {
