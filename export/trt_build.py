@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -21,7 +22,6 @@ from mambapro.cli import CheckError, InputError
 from mambapro.contract import CAMERA, IMAGES, MODALITIES, MODALITY_MASK
 
 _SHOW_EVERY_S: Final = 0.5
-_JOIN_EVERY_S: Final = 0.1
 
 _NAMES: Final = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
 """TensorRT's name of an element type -> ours; others keep theirs, in small letters."""
@@ -109,12 +109,12 @@ def build(model: bytes | Path, options: Options) -> Built:
 
 def count_precisions(layers: list[Layer]) -> dict[str, int]:
     """Return how many layers compute in each element type, the most frequent first."""
-    return dict(Counter(layer.precision for layer in layers).most_common())
+    return dict(Counter(item.precision for item in layers).most_common())
 
 
 def count_products(layers: list[Layer]) -> dict[str, int]:
     """Return how many matrix products and convolutions compute in each element type."""
-    return count_precisions([layer for layer in layers if layer.kind in _PRODUCTS])
+    return count_precisions([item for item in layers if item.kind in _PRODUCTS])
 
 
 def network_layers(network: trt.INetworkDefinition) -> Iterator[Layer]:
@@ -242,21 +242,13 @@ def _build_aside(
     progress: Progress,
 ) -> trt.IHostMemory | None:
     """Build in a thread, so that this one hears an interrupt at once and can end the build."""
-    plans: list[trt.IHostMemory | None] = []
-
-    def work() -> None:
-        plans.append(builder.build_serialized_network(network, config))
-
-    worker = threading.Thread(target=work, name="tensorrt-build")
-    worker.start()
-    try:
-        while worker.is_alive():
-            worker.join(_JOIN_EVERY_S)
-    except BaseException:
-        progress.cancelled.set()
-        worker.join()
-        raise
-    return plans[0] if plans else None
+    with ThreadPoolExecutor(1, thread_name_prefix="tensorrt-build") as pool:
+        plan = pool.submit(builder.build_serialized_network, network, config)
+        try:
+            return plan.result()
+        except BaseException:
+            progress.cancelled.set()
+            raise
 
 
 def _precision(layer: trt.ILayer, makers: Mapping[str, trt.ILayer]) -> str:

@@ -237,8 +237,7 @@ FIXES: Final = {
     "tensorrt": "JetPack: sudo apt install python3-libnvinfer, and make the environment with "
     "--system-site-packages; elsewhere: pip install tensorrt",
     "pycuda": "pip install pycuda, on the machine with the GPU",
-    "plugin": "build it with CUDA: cmake --preset cuda (on a Jetson jetson-orin), then cmake "
-    "--build --preset cuda; see plugins/README.md",
+    "plugin": f"{native.GPU_ADVICE}; see plugins/README.md",
 }
 """What to do about each part when looking for it failed."""
 

@@ -60,7 +60,7 @@ def test_what_is_required_decides_the_exit_code(capsys, monkeypatch, tmp_path):
     assert run(check.main, ["--require", "python", "plugin"]) == EXIT_MISSING
     error = capsys.readouterr().err
     assert "plugin: no native library for tensorrt" in error
-    assert "cmake --preset cuda" in error
+    assert native.GPU_ADVICE in error
     assert "python:" not in error
     with pytest.raises(SystemExit) as stop:
         check.main(["--require", "gp"])
@@ -145,7 +145,7 @@ def test_tensorrt_is_held_against_the_least_version(monkeypatch, version, presen
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic", "Jetson Linux 36.4.3, JetPack 6.2"),
+        ("# R36 (release), REVISION: 4.3, BOARD: generic", "Jetson Linux 36.4.3, JetPack 6.2"),
         ("# R36 (release), REVISION: 4.4, GCID: 1", "Jetson Linux 36.4.4, JetPack 6.2.1"),
         ("# R38 (release), REVISION: 2.1, GCID: 1", "Jetson Linux 38.2.1, JetPack 7.0"),
         ("# R39 (release), REVISION: 0.0, GCID: 1", "Jetson Linux 39.0.0"),
