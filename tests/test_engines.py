@@ -1,14 +1,17 @@
 """The ONNX Runtime engine: what it returns, what it refuses, and how it says so."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
+from mambapro import native
 from mambapro.cli import InputError, MissingError
 from mambapro.contract import EXIT_MISSING, SPEC_KEY
-from runtime.engines import OnnxEngine
+from runtime.engines import OnnxEngine, onnx_engine
 from tests.export_samples import exported, triplets
 
 ENGINE_BATCH = 1e-6
@@ -132,6 +135,78 @@ def test_a_provider_that_does_not_start_is_no_reason_to_take_another(monkeypatch
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: everything)
     with pytest.raises((MissingError, InputError), match="CUDAExecutionProvider"):
         OnnxEngine(exported()[0].path, providers=everything)
+
+
+@pytest.fixture
+def opened(monkeypatch) -> dict:
+    """What a session on a machine with every provider is opened with; it runs on the CPU."""
+    seen: dict = {}
+    session = onnxruntime.InferenceSession
+
+    class Session:
+        def __init__(self, model, options, providers, provider_options):
+            seen.update(model=model, options=options, given=provider_options)
+            seen["asked"] = providers
+            path = exported()[0].path
+            self.real = session(str(path), providers=["CPUExecutionProvider"])
+
+        def get_providers(self):
+            return seen["asked"]
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+    everything = [
+        "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider",
+    ]  # fmt: skip
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: everything)
+    monkeypatch.setattr("onnxruntime.InferenceSession", Session)
+    return seen
+
+
+def test_the_tensorrt_provider_is_given_the_plugin(opened, monkeypatch, tmp_path):
+    monkeypatch.setenv(native.FOLDER, str(tmp_path))
+    library = tmp_path / "libmambapro_tensorrt.so"
+    library.touch()
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    engine = OnnxEngine(exported()[0].path, providers=providers, max_batch=4)
+    first, second = opened["given"]
+    assert first["trt_extra_plugin_lib_paths"] == str(library)
+    assert first["trt_profile_max_shapes"].endswith("camera:4")
+    assert second == {}
+    handed = onnx.load_model_from_string(opened["model"])
+    assert not handed.functions
+    assert engine.embed(*triplets(5)).shape == (5, engine.spec.embedding_dim)
+
+
+def test_without_the_plugin_the_tensorrt_provider_gets_the_loop_and_it_is_said(
+    opened, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setenv(native.FOLDER, str(tmp_path))
+    onnx_engine._announce.cache_clear()
+    with caplog.at_level("INFO"):
+        OnnxEngine(exported()[0].path, providers=["TensorrtExecutionProvider"])
+    assert onnx.load_model_from_string(opened["model"]).functions
+    assert "trt_extra_plugin_lib_paths" not in opened["given"][0]
+    assert "a loop of TensorRT's layers; no native library for tensorrt" in caplog.text
+
+
+@pytest.mark.parametrize("serves", ["CPUExecutionProvider", "CUDAExecutionProvider"])
+def test_the_operator_is_registered_if_it_serves_the_first_provider(
+    opened, monkeypatch, caplog, serves
+):
+    registered: list[str] = []
+    monkeypatch.setattr(native, "find_library", lambda part: Path("/lib/scan.so"))
+    monkeypatch.setattr(native, "providers", lambda library: (serves,))
+    monkeypatch.setattr(
+        "onnxruntime.SessionOptions.register_custom_ops_library",
+        lambda self, path: registered.append(path),
+    )
+    onnx_engine._announce.cache_clear()
+    with caplog.at_level("INFO"):
+        OnnxEngine(exported()[0].path, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert registered == (["/lib/scan.so"] if serves.startswith("CUDA") else [])
+    assert ("has no kernel for CUDAExecutionProvider" in caplog.text) is not bool(registered)
 
 
 @pytest.mark.parametrize("arguments", [{"threads": 0}, {"max_batch": 0}])
