@@ -167,16 +167,18 @@ def from_recorded(folder: Path, subject: Subject, cameras: int) -> list[Triplet]
     ]
 
 
-def choose(triplets: Sequence[Triplet], count: int, seed: int, source: str) -> CalibrationSet:
+def choose(
+    triplets: Sequence[Triplet], count: int, seed: int, source: str, least: int = MIN_TRIPLETS
+) -> CalibrationSet:
     """Choose ``count`` triplets, or all when there are fewer, balanced as far as they allow.
 
     Cells of camera and light take turns; each gives a triplet of the identity that was chosen
     least, and shows the modality subset that the cell showed least. InputError when fewer than
-    MIN_TRIPLETS are wanted or there.
+    ``least`` are wanted or there.
     """
-    if min(count, len(triplets)) < MIN_TRIPLETS:
+    if min(count, len(triplets)) < least:
         raise InputError(
-            f"calibration needs at least {MIN_TRIPLETS} triplets, {count} are wanted and "
+            f"calibration needs at least {least} triplets, {count} are wanted and "
             f"{len(triplets)} there ({source}); record or read more"
         )
     with ThreadPoolExecutor() as pool:

@@ -204,7 +204,7 @@ def _outside(
     held_out: Split,
     settings: Settings,
 ) -> float:
-    count = min(_DOMAIN_TRIPLETS, len(held_out))
-    shown = choose(from_records(held_out.records), count, settings.seed, "held-out identities")
+    triplets = from_records(held_out.records)
+    shown = choose(triplets, _DOMAIN_TRIPLETS, settings.seed, "held-out identities", least=1)
     histograms = observe(model, _taps(layers), shown.batches(spec.image_size))
     return check_domain(histograms, cache.activations, labels_of(layers))

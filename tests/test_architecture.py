@@ -18,12 +18,9 @@ ARROWS = {
 STAGES = set(ARROWS) | {"tests", "benchmarks"}
 WITH_TORCH = ("mambapro.model", "mambapro.ops")
 ENTRY_FILES = (
-    "train/main.py",
-    "export/to_onnx.py",
-    "export/to_trt.py",
-    "export/compare.py",
-    "runtime/stream.py",
-)
+    "train/main.py", "export/to_onnx.py", "export/to_fp16.py", "export/to_int8.py",
+    "export/to_trt.py", "export/compare.py", "runtime/stream.py",
+)  # fmt: skip
 
 
 def sources(folder: str) -> list[Path]:
