@@ -14,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from calibration.images import from_recorded
 from mambapro.cli import run
 from mambapro.config import load
 from runtime.config import StreamConfig, one_camera_rig
@@ -309,3 +310,15 @@ def test_real_pedestrians_are_boxed_and_kept():
 def _holds(box, x, y):
     middle_x, middle_y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return abs(middle_x - x) < 15 and abs(middle_y - y) < 20
+
+
+def test_crops_are_kept_for_calibration(scene, tmp_path, capsys):
+    folder = tmp_path / "crops"
+    assert stream(scene, tmp_path / "out", "--no-video", "--record-crops", str(folder)) == 0
+    triplets = from_recorded(folder, "person", cameras=4)
+    assert {triplet.identity.split("/")[0] for triplet in triplets} == {"gate", "yard"}
+    kept = [picture for triplet in triplets for picture in triplet.pictures().values()]
+    assert len(kept) == len(list(folder.glob("*.png"))) > len(triplets)
+    assert all(picture.shape[0] > picture.shape[1] > 4 for picture in kept)
+    assert stream(scene, tmp_path / "again", "--record-crops", str(folder)) == 2
+    assert "is not empty" in capsys.readouterr().err
