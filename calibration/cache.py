@@ -52,17 +52,25 @@ class Activation:
 
 
 @dataclass(frozen=True)
-class Cache:
-    """What a cache file holds."""
+class Wanted:
+    """What ranges depend on besides the graph."""
 
     weights_hash: str
     """The model's weights."""
     list_hash: str
     """The calibration set, :attr:`calibration.images.CalibrationSet.list_hash`."""
     method: Method
-    """How ranges were chosen."""
+    """How ranges are chosen."""
     percent: float
     """For method percentile: share of each modality's values inside, percent."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What a cache file holds."""
+
+    made_for: Wanted
+    """What the ranges belong to."""
     activations: dict[str, Activation]
     """By tensor."""
     manifest: dict[str, Any]
@@ -75,24 +83,17 @@ class Cache:
         """The range of each activation."""
         return {name: activation.range for name, activation in self.activations.items()}
 
-    def mismatch(
-        self,
-        weights_hash: str,
-        list_hash: str,
-        method: Method,
-        percent: float,
-        names: Sequence[str],
-    ) -> str:
-        """Say in what this cache is not the one that is asked for; empty when it is."""
-        if self.weights_hash != weights_hash:
-            return "it was made for another model"
+    def check(self, wanted: Wanted, names: Sequence[str]) -> None:
+        """Raise InputError unless this holds the ranges of ``names`` that are wanted."""
+        own = self.made_for
+        if own.weights_hash != wanted.weights_hash:
+            raise InputError("it was made for another model")
         if set(self.activations) != set(names):
-            return "it was made for another export of this model: other activations"
-        if self.list_hash != list_hash:
-            return "it was made from another list of pictures"
-        if (self.method, self.percent) != (method, percent):
-            return f"it was made with method {self.method} at {self.percent} %"
-        return ""
+            raise InputError("it was made for another export of this model: other activations")
+        if own.list_hash != wanted.list_hash:
+            raise InputError("it was made from another list of pictures")
+        if own != wanted:
+            raise InputError(f"it was made with method {own.method} at {own.percent} %")
 
 
 def activations_of(
@@ -122,17 +123,14 @@ def read_cache(path: Path) -> Cache:
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values["format_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"the calibration cache {path} is empty or damaged ({error}); delete it"
-        ) from error
+        raise InputError(f"{path} is empty or damaged ({error}); delete it") from error
     if version != CACHE_FORMAT:
         raise InputError(
-            f"the calibration cache {path} has format version {version}, this software reads "
-            f"{CACHE_FORMAT}; delete it"
+            f"{path} has format version {version}, this software reads {CACHE_FORMAT}; delete it"
         )
     cache = from_dict(Cache, values)
     if not cache.activations:
-        raise InputError(f"the calibration cache {path} holds no ranges; delete it")
+        raise InputError(f"{path} holds no ranges; delete it")
     return cache
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import onnx
 
-from calibration.cache import Cache, activations_of, read_cache, write_cache
+from calibration.cache import Cache, Wanted, activations_of, read_cache, write_cache
 from calibration.images import CalibrationSet, choose, from_recorded, from_records
 from calibration.ranges import Method, Range, Tap, observe, ranges
 from export.holdout import Judge, check_domain, divide, read_training_split
@@ -70,7 +70,7 @@ class Calibrated:
     judge: Judge | None
     """Ranks the held-out triplets; None when none are held out."""
     outside: float | None
-    """Largest share of an activation's held-out values that is clipped for being new."""
+    """Mean share of an activation's held-out values that is clipped for being new."""
 
     @property
     def groups(self) -> list[str]:
@@ -159,30 +159,36 @@ def _cache(
 ) -> Cache:
     """Return the cache that was given or is beside the model, or a new one if that does not fit."""
     path = settings.cache or cache_path(source)
-    wanted = spec.weights_hash, chosen.list_hash, settings.method, settings.percent
+    wanted = Wanted(spec.weights_hash, chosen.list_hash, settings.method, settings.percent)
     names = [layer.activation for layer in layers]
-    if settings.cache is not None or path.exists():
-        problem = ""
-        try:
-            cache = read_cache(path)
-            problem = cache.mismatch(*wanted, names)
-        except InputError as error:
-            problem = str(error)
-        if not problem:
-            _log.info("ranges from %s", path)
-            return cache
-        if settings.cache is not None:
-            raise InputError(f"the calibration cache {path} is refused: {problem}")
-        _log.info("calibrating again: %s is refused, %s", path, problem)
+    fitting = _fitting_cache(path, wanted, names, required=settings.cache is not None)
+    if fitting is not None:
+        return fitting
     _log.info("observing %d activations on %d triplets", len(set(names)), len(chosen.chosen))
     histograms = observe(model, _taps(layers), chosen.batches(spec.image_size))
     limits = ranges(histograms, settings.method, settings.percent) | _pixel_ranges(layers)
     activations = activations_of(histograms, limits, len(chosen.chosen))
-    cache = Cache(*wanted, activations, chosen.manifest())
+    cache = Cache(wanted, activations, chosen.manifest())
     write_cache(path, cache)
     with replacing(path.with_name(f"{source.stem}.ranges.png")) as aside:
         title = f"{settings.method}, {chosen.source}"
         draw_ranges(histograms, limits, labels_of(layers), title, aside)
+    return cache
+
+
+def _fitting_cache(path: Path, wanted: Wanted, names: list[str], required: bool) -> Cache | None:
+    """Return the cache in ``path``; None, or InputError if it is ``required``, if it is another."""
+    if not required and not path.exists():
+        return None
+    try:
+        cache = read_cache(path)
+        cache.check(wanted, names)
+    except InputError as error:
+        if required:
+            raise InputError(f"the calibration cache {path} is refused: {error}") from error
+        _log.info("calibrating again, the cache %s is refused: %s", path, error)
+        return None
+    _log.info("ranges from %s", path)
     return cache
 
 

@@ -24,11 +24,11 @@ def int8_spec(
     cache = calibrated.cache
     facts = {
         "target": target,
-        "method": cache.method,
-        "percent": cache.percent,
+        "method": cache.made_for.method,
+        "percent": cache.made_for.percent,
         "source": cache.manifest["source"],
         "seed": cache.manifest["seed"],
-        "list_hash": cache.list_hash,
+        "list_hash": cache.made_for.list_hash,
         "images": [image["files"][0] for image in cache.manifest["images"]],
         "ranges": {name: list(limits) for name, limits in cache.ranges.items()},
         "keep_float": list(keep_float),

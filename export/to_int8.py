@@ -324,7 +324,7 @@ def table(quantized: Quantized) -> str:
         ("in float32", ", ".join(quantized.keep_float) or "none of these"),
         ("calibrated on", f"{len(manifest['images'])} triplets: {manifest['source']}"),
         *((f"  {name}", _balance(balance[name])) for name in ("camera", "light", "modalities")),
-        ("list hash", quantized.calibrated.cache.list_hash[:12]),
+        ("list hash", quantized.calibrated.cache.made_for.list_hash[:12]),
         *_harm_rows(quantized),
     ]  # fmt: skip
     return "\n".join(f"{name:<20} {text}" for name, text in rows)
@@ -342,9 +342,9 @@ def summary(quantized: Quantized) -> dict[str, Any]:
         "bytes_over_float32": quantized.bytes / quantized.source_bytes,
         "int8_share": quantized.int8_share,
         "keep_float": list(quantized.keep_float),
-        "method": calibrated.cache.method,
+        "method": calibrated.cache.made_for.method,
         "images": len(calibrated.cache.manifest["images"]),
-        "list_hash": calibrated.cache.list_hash,
+        "list_hash": calibrated.cache.made_for.list_hash,
         "outside": calibrated.outside,
         "held_out": None if quantized.harm is None else to_dict(quantized.harm),
     }
@@ -362,7 +362,7 @@ def _harm_rows(quantized: Quantized) -> list[tuple[str, str]]:
         ("held-out triplets", f"mAP {harm.map:.2%}, {-harm.map_drop_points:+.2f} points"),
         ("  cosine", f"mean {harm.cosine_mean:.6f}, min {harm.cosine_min:.6f}"),
         ("  overlap@10", f"{harm.overlap_at_10:.3f}"),
-        ("  newly clipped", f"{quantized.calibrated.outside:.3%} of an activation at most"),
+        ("  newly clipped", f"{quantized.calibrated.outside:.3%} of an activation on average"),
     ]
 
 
