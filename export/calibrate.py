@@ -44,7 +44,7 @@ class Settings:
     """Seed of what is chosen and of what is held out."""
     method: Method = "percentile"
     """How ranges are chosen."""
-    percent: float = 99.99
+    percent: float = 99.999
     """For method percentile: share of each modality's values inside the range, percent."""
     cache: Path | None = None
     """Cache that must fit; None: the one beside the model, made anew when it does not fit."""

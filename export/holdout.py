@@ -136,7 +136,7 @@ def check_domain(
     activations: Mapping[str, Activation],
     labels: Mapping[str, str],
 ) -> float:
-    """Return the share of an activation's held-out values that is clipped for being new, on average.
+    """Return the mean share of an activation's held-out values that is clipped for being new.
 
     ``histograms`` are those of held-out triplets; what is clipped of the calibration pictures too
     does not count. Raises CheckError above MAX_NEW: the pictures are of another domain.
