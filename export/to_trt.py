@@ -35,6 +35,7 @@ from mambapro.contract import EXIT_DONE
 from mambapro.spec import ModelSpec, Precision, read_spec
 from runtime.engines import Engine, OnnxEngine
 from runtime.engines.manifest import EngineManifest
+from runtime.engines.opening import ENGINE_SUFFIX
 
 DEFAULT_BATCH: Final = (1, 8, 16)
 DEFAULT_MAX_MAP_DROP: Final = 0.5
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     onnx = arguments.onnx or precision_file(arguments.source, precision, arguments.data)
     spec = read_spec(onnx)
     check_buildable(onnx, spec, precision)
-    output = arguments.output or onnx.with_suffix(".engine")
+    output = arguments.output or engine_path(onnx, precision)
     check_writable(output)
     ranking = None if skips_ranking(arguments) else rank(onnx, spec, arguments)
     portable = check(onnx, arguments.batch, spec.image_size) if arguments.check else None
@@ -221,6 +222,12 @@ def check_buildable(onnx: Path, spec: ModelSpec, precision: Precision) -> None:
             f"{onnx} was quantised for {target}, which TensorRT does not take; make a file for it "
             "with: python export/to_int8.py --target tensorrt"
         )
+
+
+def engine_path(onnx: Path, precision: Precision) -> Path:
+    """Return model.<precision>.engine beside ``onnx``, whose name may hold the precision."""
+    stem = onnx.stem.removesuffix(f".{precision}")
+    return onnx.with_name(f"{stem}.{precision}{ENGINE_SUFFIX}")
 
 
 def check_writable(output: Path) -> None:

@@ -64,6 +64,7 @@ def last_line(capsys) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # on busy cores
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_tensorrt_rtx_builds_every_precision(model, tensorrt_rtx, precision, capsys):
     if precision == "int8":
@@ -217,6 +218,19 @@ def test_bad_arguments_are_named(model, arguments, message):
     filled = [a.format(model=model, folder=model.parent) for a in arguments]
     with pytest.raises(InputError, match=message):
         to_trt.main([*filled, "--onnx-only"])
+
+
+@pytest.mark.parametrize(
+    ("onnx_name", "precision", "engine"),
+    [
+        ("model.onnx", "fp32", "model.fp32.engine"),
+        ("model.int8.onnx", "int8", "model.int8.engine"),
+        ("night.v2.fp16.onnx", "fp16", "night.v2.fp16.engine"),
+        ("other.onnx", "int8", "other.int8.engine"),
+    ],
+)
+def test_engines_are_named_after_their_precision(onnx_name, precision, engine):
+    assert to_trt.engine_path(Path("runs", onnx_name), precision) == Path("runs", engine)
 
 
 @pytest.mark.parametrize("batch", ["4", "0,1,2", "4,2,8", "a,b,c"])
