@@ -68,7 +68,7 @@ def test_products_are_float16(model, types):
 
 
 def test_weights_are_stored_as_float16(model):
-    large = {w.name: w.data_type for w in model.graph.initializer if np.prod(w.dims) > 1000}
+    large = {w.name: w.data_type for w in model.graph.initializer if np.prod(w.dims) > 200}
     in_float = {name for name, kind in large.items() if kind != HALF}
     assert all(".ssm.A" in name for name in in_float)
     assert len(large) - len(in_float) > 40

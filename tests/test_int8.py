@@ -31,6 +31,8 @@ from runtime.recording import CropRecorder
 from tests.conftest import TINY
 from tests.export_samples import exported, one_thread, triplets  # noqa: F401
 
+LAYERS = 43
+"""Layers of the sample network that INT8 serves: the patch convolution and 42 products."""
 SMALL = ("--images", "16", "--held-out", "8")
 """The sample data has 24 training triplets of 6 identities."""
 ALLOWED = ("--max-map-drop", "100")
@@ -88,7 +90,7 @@ def test_products_with_constant_weights_are_int8_and_nothing_else(files, target)
             sources = [makers[name].op_type for name in node.input[:2] if name in makers]
             assert len(set(sources)) == 1 or "DequantizeLinear" not in sources
             quantised += sources[-1] == "DequantizeLinear"
-    assert quantised == len(int8_layers(without_gemm(onnx.load(exported()[0].path)))) == 41
+    assert quantised == len(int8_layers(without_gemm(onnx.load(exported()[0].path)))) == LAYERS
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -121,7 +123,7 @@ def test_types_scales_and_zero_points(files, target):
             assert weights[node.input[2]].data_type == expected
             assert scale.shape == ()
             assert target == "cpu" or zero == 0
-    assert stored == 41
+    assert stored == LAYERS
 
 
 def test_weights_are_rounded_by_half_a_step_at_most(files):
@@ -162,9 +164,10 @@ def test_the_cpu_file_runs_in_integer_kernels(files, tmp_path):
     options.log_severity_level = 3
     onnxruntime.InferenceSession(str(files["cpu"]), options, providers=["CPUExecutionProvider"])
     counts = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    assert counts["MatMulIntegerToFloat"] == 40
-    # the pixels and the weight of the patch convolution, which has no integer kernel
-    assert counts["DequantizeLinear"] <= 2
+    # ORT 1.31 makes Gemm of the three products of one row before it looks for Q/DQ: float, as the
+    # patch convolution, which has no integer kernel. Each reads a value and a weight.
+    assert counts["MatMulIntegerToFloat"] == LAYERS - 4
+    assert counts["DequantizeLinear"] == 2 * 4
 
 
 def test_the_file_says_how_it_was_made(files):
@@ -345,7 +348,7 @@ def test_recorded_crops_calibrate_without_the_dataset(source, tmp_path, capsys):
         (["--recorded", "absent"], "holds no crops.jsonl"),
         (["--keep-float", "tower.blocks.9"], "no layer group is called tower.blocks.9"),
         (["--held-out", "0", "--search"], "needs held-out triplets"),
-        (["--output", "{source}/model.int8.onnx"], "Not a directory"),
+        (["--output", "{source}/model.int8.onnx"], "File exists"),
     ],
 )
 def test_bad_input_is_named(source, capsys, arguments, message):
