@@ -108,8 +108,12 @@ def observe(
 
 
 def ranges(histograms: Mapping[str, Histogram], method: Method, percent: float) -> dict[str, Range]:
-    """Return the range of each activation: of all values, of ``percent`` % of each modality's, or
-    with the least Kullback-Leibler divergence (Migacz, GTC 2017)."""  # noqa: D205, D209
+    """Return the range of each activation, with zero inside.
+
+    ``max`` takes all values, ``percentile`` the widest of the modalities' ``percent`` %, and
+    ``entropy`` the range of least Kullback-Leibler divergence (Migacz, GTC 2017). InputError for
+    an activation that never changes.
+    """
     found = {}
     for name, histogram in histograms.items():
         low, high = _range(histogram, method, percent)

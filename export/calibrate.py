@@ -55,6 +55,13 @@ class Settings:
     keep_float: tuple[str, ...] = ()
     """Layer groups that stay float32."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.percent <= 100 or self.held_out < 0:
+            raise InputError(
+                "percent must be above 0 and at most 100, held_out at least 0, got "
+                f"{self.percent:g} and {self.held_out}"
+            )
+
 
 @dataclass(frozen=True)
 class Calibrated:

@@ -344,6 +344,7 @@ def test_recorded_crops_calibrate_without_the_dataset(source, tmp_path, capsys):
     [
         (["--images", "5"], "at least 16 triplets, 5 are wanted"),
         (["--held-out", "23"], "cannot be held out"),
+        (["--percent", "150"], "at most 100, held_out at least 0, got 150 and 8"),
         (["--data", "absent"], "INT8 needs the training split: give --data"),
         (["--recorded", "absent"], "holds no crops.jsonl"),
         (["--keep-float", "tower.blocks.9"], "no layer group is called tower.blocks.9"),
