@@ -98,21 +98,20 @@ def test_a_car_that_comes_in_behind_a_walker_is_a_track_of_its_own():
     assert sorted(track.subject for track in ended) == ["person", "vehicle"]
 
 
-def test_who_turns_back_after_a_crossing_is_another():
-    """Two meet and one leaves the picture behind the other: its number is not handed over."""
+def test_who_comes_out_where_another_went_out_is_another():
+    """At the edge of the picture one leaves behind one who enters: its number is not handed on."""
     frames = []
     for i in range(110):
-        a, b = walker(i, 150), walker(i, 390, -3)
-        if i < 34:
-            frames.append([a, b])
-        elif i < 48:  # one blob, and only the second comes out of it, where the first came from
-            frames.append([[min(a[0], b[0]), 100, max(a[2], b[2]), 190]])
+        leaves, enters = 150 - 3 * i, 3 * (i - 48)
+        if i < 40:
+            frames.append([[leaves, 100, leaves + 30, 190]])
+        elif i < 58:
+            frames.append([[0, 100, max(leaves, enters) + 30, 190]])
         else:
-            frames.append([b])
+            frames.append([[enters, 100, enters + 30, 190]])
     seen, ended = run(frames)
-    (first,) = [n for n, box in seen[20].items() if box[0] < 260]
-    last = [n for n, box in seen[70].items()]
-    assert first not in last
+    (first,), (last,) = seen[30], seen[100]
+    assert first != last
     assert next(t for t in ended if t.number == first).end_s < 60 * PERIOD_S
 
 
