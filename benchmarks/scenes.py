@@ -26,7 +26,10 @@ from runtime import stream
 
 RESULT: Final = in_checkout("benchmarks/results/scenes.json")
 SEEDS: Final = (201, 202, 203, 204)
-KINDS: Final = {"within": "same rig", "across": "other rig", "new": "strangers called new"}
+KINDS: Final = {
+    "later": "later sightings", "within": "same rig", "across": "other rig",
+    "new": "strangers called new",
+}  # fmt: skip
 SHARES: Final = ("detection_recall", "detection_precision", "tracking_recall")
 HEADER: Final = (
     "scene", *KINDS.values(), "detection recall", "precision", "tracking recall",
@@ -85,6 +88,9 @@ def watch(seed: int, folder: Path) -> dict[str, Any]:
 
 def counted(report: dict[str, Any], kind: str) -> tuple[int, int]:
     """Return how many sightings of a kind got the right identity, and how many there were."""
+    if kind == "later":
+        here, there = counted(report, "within"), counted(report, "across")
+        return here[0] + there[0], here[1] + there[1]
     count = report["identity_counts"][kind]
     return round(count * (report[f"identity_accuracy_{kind}"] or 0)), count
 

@@ -175,7 +175,7 @@ def _report(
     unscored = dict.fromkeys(
         (
             "sync_error_p95_ms", "detection_recall", "detection_precision",
-            "identity_accuracy_within", "identity_accuracy_across",
+            "identity_accuracy", "identity_accuracy_within", "identity_accuracy_across",
         )
     )  # fmt: skip
     scores = unscored if scorer is None else scorer.result(recogniser.sightings)

@@ -58,6 +58,8 @@ class IdentityScores:
     """First sightings at a further rig that got the identity of the first sighting anywhere."""
     new: float | None
     """First sightings anywhere that opened a new identity."""
+    later: float | None
+    """Within and across together: all but the first sightings anywhere."""
     counts: dict[str, int]
     """How many sightings of each kind there were."""
 
@@ -123,6 +125,7 @@ class Scorer:
             "tracking_recall": self._ratio("tracking", "found", "subjects"),
             "tracking_precision": self._ratio("tracking", "right", "boxes"),
             "crop_overlap": overlaps,
+            "identity_accuracy": identities.later,
             "identity_accuracy_within": identities.within,
             "identity_accuracy_across": identities.across,
             "identity_accuracy_new": identities.new,
@@ -214,6 +217,7 @@ def score_identities(sightings: Sequence[Labelled]) -> IdentityScores:
         _mean(results["within"]),
         _mean(results["across"]),
         _mean(results["new"]),
+        _mean(results["within"] + results["across"]),
         {kind: len(items) for kind, items in results.items()},
     )
 

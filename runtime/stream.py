@@ -87,8 +87,9 @@ def table(report: dict[str, Any], output: Path) -> str:
         ("sync error p95", report["sync_error_p95_ms"], "ms between true capture times"),
         ("detection recall", report["detection_recall"], "of subjects at least half visible"),
         ("detection precision", report["detection_precision"], "at an overlap of 0.5"),
-        ("identity within", report["identity_accuracy_within"], "of later sightings at a rig"),
-        ("identity across", report["identity_accuracy_across"], "of sightings at a further rig"),
+        ("identity", report["identity_accuracy"], "of later sightings got the first one's name:"),
+        ("  same rig", report["identity_accuracy_within"], "of later sightings at a rig"),
+        ("  other rig", report["identity_accuracy_across"], "of first sightings at a further rig"),
     ]
     lines = [f"{name:20} {value:>8}  {note}" for name, value, note in rows if value is not None]
     return "\n".join([*lines, f"{'written to':20} {output}"])

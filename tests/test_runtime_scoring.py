@@ -118,6 +118,7 @@ def test_identities_are_compared_with_the_first_sighting():
     assert scores.counts == {"within": 3, "across": 2, "new": 3}
     assert scores.within == pytest.approx(2 / 3, abs=1e-4)
     assert scores.across == 0.5
+    assert scores.later == pytest.approx(3 / 5)
     assert scores.new == pytest.approx(2 / 3, abs=1e-4)
 
 
