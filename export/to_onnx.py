@@ -43,7 +43,7 @@ from mambapro.spec import MatchThreshold, ModelSpec, write_spec
 from runtime.engines import Engine, OnnxEngine
 
 DEFAULT_CHECKPOINT: Final = in_checkout("runs/person/best.pt")
-DEFAULT_FALSE_MATCH_RATE: Final = 0.02
+DEFAULT_FALSE_MATCH_RATE: Final = 0.015
 
 _log = logging.getLogger("export")
 

@@ -50,12 +50,16 @@ class TrueFrame:
 
 @dataclass(frozen=True)
 class IdentityScores:
-    """Shares of sightings that got the right identity; None when there was no such sighting."""
+    """Shares of sightings that got the right identity; None when there was no such sighting.
+
+    The right identity of a subject is one that was opened for it. An identity that several subjects
+    share is right for the first of them only, or merging all would score best.
+    """
 
     within: float | None
-    """Later sightings at a rig that got the identity of the first one there."""
+    """Later sightings at a rig that were recognised, and rightly."""
     across: float | None
-    """First sightings at a further rig that got the identity of the first sighting anywhere."""
+    """First sightings at a further rig that were recognised, and rightly."""
     new: float | None
     """First sightings anywhere that opened a new identity."""
     later: float | None
@@ -196,23 +200,26 @@ class Labelled:
 
 
 def score_identities(sightings: Sequence[Labelled]) -> IdentityScores:
-    """Compare each later sighting of a subject with its first ones.
+    """Ask of each later sighting whether it got an identity that was opened for its subject.
 
-    Within: the first at the same rig. Across, for the first sighting at a further rig: the first
-    anywhere. New: the first anywhere has to open a new identity.
+    Within: again at a rig. Across: for the first time at a further rig. New: the first sighting
+    anywhere has to open an identity. In a gallery kept from before, an identity is its first user's.
     """
     results: dict[str, list[bool]] = {"within": [], "across": [], "new": []}
-    first: dict[str, Labelled] = {}
-    first_here: dict[tuple[str, str], Labelled] = {}
+    owners: dict[str, str] = {}
+    seen: set[str] = set()
+    seen_here: set[tuple[str, str]] = set()
     for sighting in sorted(sightings, key=lambda s: s.time_s):
-        here = first_here.setdefault((sighting.true, sighting.rig), sighting)
-        anywhere = first.setdefault(sighting.true, sighting)
-        if here is not sighting:
-            results["within"].append(sighting.given == here.given)
-        elif anywhere is not sighting:
-            results["across"].append(sighting.given == anywhere.given)
-        else:
+        right = sighting.known and owners.get(sighting.given, sighting.true) == sighting.true
+        owners.setdefault(sighting.given, sighting.true)
+        if sighting.true not in seen:
             results["new"].append(not sighting.known)
+        elif (sighting.true, sighting.rig) in seen_here:
+            results["within"].append(right)
+        else:
+            results["across"].append(right)
+        seen.add(sighting.true)
+        seen_here.add((sighting.true, sighting.rig))
     return IdentityScores(
         _mean(results["within"]),
         _mean(results["across"]),

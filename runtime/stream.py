@@ -87,7 +87,11 @@ def table(report: dict[str, Any], output: Path) -> str:
         ("sync error p95", report["sync_error_p95_ms"], "ms between true capture times"),
         ("detection recall", report["detection_recall"], "of subjects at least half visible"),
         ("detection precision", report["detection_precision"], "at an overlap of 0.5"),
-        ("identity", report["identity_accuracy"], "of later sightings got the first one's name:"),
+        (
+            "identity",
+            report["identity_accuracy"],
+            "of later sightings, an identity opened for them:",
+        ),
         ("  same rig", report["identity_accuracy_within"], "of later sightings at a rig"),
         ("  other rig", report["identity_accuracy_across"], "of first sightings at a further rig"),
     ]

@@ -103,7 +103,7 @@ def test_nothing_to_score_is_none():
     assert scores["identity_accuracy_within"] is None
 
 
-def test_identities_are_compared_with_the_first_sighting():
+def test_an_identity_is_right_for_whom_it_was_opened():
     seen = [
         Labelled("a", "gate", "P1", False, 0.0),
         Labelled("b", "gate", "P2", False, 1.0),
@@ -111,15 +111,23 @@ def test_identities_are_compared_with_the_first_sighting():
         Labelled("b", "yard", "P1", True, 3.0),  # across, wrong
         Labelled("a", "gate", "P1", True, 4.0),  # within, right
         Labelled("b", "gate", "P5", False, 5.0),  # within, wrong
-        Labelled("b", "yard", "P1", True, 6.0),  # within: as at its first sighting there
+        Labelled("b", "yard", "P1", True, 6.0),  # within, wrong: the same mistake twice
+        Labelled("b", "gate", "P5", True, 6.5),  # within, right: the identity is its own
         Labelled("c", "gate", "P1", True, 7.0),  # a stranger called known
     ]
     scores = score_identities(list(reversed(seen)))
-    assert scores.counts == {"within": 3, "across": 2, "new": 3}
-    assert scores.within == pytest.approx(2 / 3, abs=1e-4)
+    assert scores.counts == {"within": 4, "across": 2, "new": 3}
+    assert scores.within == pytest.approx(2 / 4)
     assert scores.across == 0.5
-    assert scores.later == pytest.approx(3 / 5)
+    assert scores.later == pytest.approx(3 / 6)
     assert scores.new == pytest.approx(2 / 3, abs=1e-4)
+
+
+def test_calling_everybody_the_same_is_no_way_to_score():
+    seen = [Labelled(who, "gate", "P1", i > 0, i) for i, who in enumerate("abcabcabc")]
+    scores = score_identities(seen)
+    assert scores.within == pytest.approx(2 / 6, abs=1e-4)
+    assert scores.new == pytest.approx(1 / 3, abs=1e-4)
 
 
 @pytest.mark.parametrize("text", ["{}\n", "no json\n", '{"rig": 1}\n'])
