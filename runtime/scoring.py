@@ -203,7 +203,7 @@ def score_identities(sightings: Sequence[Labelled]) -> IdentityScores:
     """Ask of each later sighting whether it got an identity that was opened for its subject.
 
     Within: again at a rig. Across: for the first time at a further rig. New: the first sighting
-    anywhere has to open an identity. In a gallery kept from before, an identity is its first user's.
+    anywhere has to open an identity. In a kept gallery an identity is its first user's.
     """
     results: dict[str, list[bool]] = {"within": [], "across": [], "new": []}
     owners: dict[str, str] = {}
