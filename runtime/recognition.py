@@ -152,6 +152,7 @@ class Recogniser:
         if subject != sighting.subject and subject in self._engines:
             sighting.embeddings = self._embed(self._engines[subject], sighting.samples)
             sighting.subject = subject
+            sighting.strays = []  # embedded by the other model
         identifier = self._identifiers[sighting.subject]
         sighting.decision = identifier.decide(sighting, self._elsewhere(sighting))
         identifier.keep(sighting)

@@ -141,6 +141,32 @@ def test_strays_that_disagree_change_nothing(desk):
     assert [e["identity"] for e in follow(desk, 1, "aabca", 0)] == ["P1", "P1"]
 
 
+def test_strays_of_another_model_are_forgotten(tmp_path):
+    """A track turns out to be a vehicle while a crop is set aside: that is of no use any more."""
+    engines = {subject: ColourEngine(subject, subject) for subject in ("person", "vehicle")}
+    config = MatchConfig(decide_after=3)
+    galleries = {
+        subject: Gallery(
+            tmp_path / subject, engine.spec, keep=False, mix_precisions=False, templates=9
+        )
+        for subject, engine in engines.items()
+    }
+    identifiers = {s: Identifier(config, g, engines[s].spec) for s, g in galleries.items()}
+    sink = JsonLinesSink(tmp_path / "events.jsonl")
+    recogniser = Recogniser(config, engines, identifiers, {"gate": 0}, sink, 8, 0.2)
+    track = make_track(1)
+    for identity in "aaab":
+        recogniser.add(track, sample("gate", track, identity))
+    track.votes["vehicle"] += 5
+    (sighting,) = recogniser.advance(1.0)
+    assert (sighting.subject, sighting.decision.identity) == ("vehicle", "V1")
+    assert len(sighting.embeddings) == 3
+    assert sighting.strays == []
+    for gallery in galleries.values():
+        gallery.close()
+    sink.close()
+
+
 def test_a_first_crop_that_shows_somebody_else_is_forgotten(desk):
     events = follow(desk, 1, "baaa", 0)
     assert [(e["event"], e["crops"]) for e in events] == [("sighting", 2), ("track_end", 3)]
