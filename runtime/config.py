@@ -242,6 +242,8 @@ class VideoConfig:
     """Frames a second of the mosaic."""
     crf: int = 23
     """Quality of H.264: smaller is better and bigger."""
+    segment_s: float | None = None
+    """Begin another file after this long, s; none writes one of clips and none of live cameras."""
 
 
 @dataclass(frozen=True)

@@ -87,10 +87,12 @@ class Sampler:
         others: Sequence[Track],
         pictures: Mapping[Modality, Picture],
         boxes: Mapping[Modality, Box],
+        thrift: float = 1.0,
     ) -> Sample | None:
         """Look at ``track`` in this instant; return a sample when its stretch is over.
 
-        ``boxes`` are the track's box in each camera's pixels.
+        ``boxes`` are the track's box in each camera's pixels; stretches are ``thrift`` times as
+        long as configured.
         """
         taken = self._taken.get(track.number, 0)
         if taken >= self._config.per_track:
@@ -98,7 +100,7 @@ class Sampler:
         if boxes and self._good(track, others):
             self._keep_better(track, {m: crop(pictures[m], boxes[m]) for m in boxes})
         opened_s = self._opened_s.setdefault(track.number, track.end_s)
-        if track.end_s - opened_s < self._config.window_s * (1 + taken / 2):
+        if track.end_s - opened_s < thrift * self._config.window_s * (1 + taken / 2):
             return None
         return self._close(track)
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from mambapro.contract import UNKNOWN_CAMERA, Subject
 from mambapro.preprocess import stack
-from runtime.config import MatchConfig
+from runtime.config import MatchConfig, RigConfig
 from runtime.crops import Sample
 from runtime.engines import Engine
+from runtime.feed import CameraChange
 from runtime.gallery import Embedding
 from runtime.identification import Decision, Identifier, Sighting
 from runtime.recording import CropRecorder
@@ -35,25 +36,30 @@ class Recogniser:
         config: MatchConfig,
         engines: Mapping[Subject, Engine],
         identifiers: Mapping[Subject, Identifier],
-        cameras: Mapping[str, int],
         sink: JsonLinesSink,
         max_batch: int,
         max_wait_s: float,
         recorder: CropRecorder | None = None,
     ) -> None:
-        """Embed with ``engines``; ``cameras`` is each rig's row of the camera embedding.
-
-        ``recorder`` keeps every sample.
-        """
+        """Embed with ``engines``; ``recorder`` keeps every sample."""
         self._recorder = recorder
         self._config = config
         self._engines, self._identifiers = engines, identifiers
-        self._cameras, self._sink = cameras, sink
+        self._sink = sink
+        self._cameras: dict[str, int] = {}
         self._max_batch, self._max_wait_s = max_batch, max_wait_s
         self._waiting: list[tuple[Track, Sample]] = []
         self._current: dict[Key, Sighting] = {}
         self.sightings: list[Sighting] = []
         """Every subject that gave a sample, in order of first sample."""
+
+    def meet(self, rig: RigConfig) -> None:
+        """Take note of the rig's row of the camera embedding, before its first sample."""
+        self._cameras[rig.name] = rig.camera
+
+    def report(self, change: CameraChange) -> None:
+        """Tell that a camera went or came back."""
+        self._sink.write(_camera_event(change, self._sink.count))
 
     def decision(self, rig: str, track: Track) -> Decision | None:
         """Return who a track is, if that is decided."""
@@ -212,6 +218,18 @@ def _track_event(rig: str, track: Track, sighting: Sighting | None, number: int)
         "time_s": round(span.end_s, 3),
         "box": [round(v, 1) for v in track.box],
         "crops": 0 if sighting is None else len(sighting.embeddings),
+    }
+
+
+def _camera_event(change: CameraChange, number: int) -> dict[str, Any]:
+    return {
+        "event": "camera_back" if change.state == "live" else "camera_lost",
+        "id": number,
+        "rig": change.rig,
+        "modality": change.modality,
+        "state": change.state,
+        "reason": change.reason,
+        "time_s": round(change.time_s, 3),
     }
 
 

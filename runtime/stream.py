@@ -20,9 +20,9 @@ from mambapro.cli import InputError, add_common_arguments, print_json_line, run,
 from mambapro.config import help_text, load
 from mambapro.contract import EXIT_DONE, SUBJECTS, Subject
 from mambapro.files import in_checkout
+from runtime.assembly import run_clips
 from runtime.config import RigConfig, StreamConfig, load_rigs, one_camera_rig
 from runtime.engines import Engine, TensorrtEngine, open_engine
-from runtime.pipeline import run_stream
 
 DEFAULT_CONFIG = in_checkout("configs/stream.yaml")
 HOW_TO_MAKE = "make one with: python train/main.py && python export/to_onnx.py"
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     engines = open_engines(config)
     try:
         _check_cameras(rigs, engines)
-        report = run_stream(config, rigs, engines, truth)
+        report = run_clips(config, rigs, engines, truth)
     finally:
         close_engines(engines)
     print(table(report, Path(config.output)))

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from runtime.config import MatchConfig
+from runtime.config import CameraConfig, MatchConfig, RigConfig
 from runtime.crops import Sample
 from runtime.gallery import Gallery
 from runtime.identification import Identifier, fuse
@@ -41,8 +41,10 @@ class Desk:
         self.sink = JsonLinesSink(self.path)
         identifiers = {"person": Identifier(config, self.gallery, self.engine.spec)}
         self.recogniser = Recogniser(
-            config, {"person": self.engine}, identifiers, {"gate": 0, "yard": 9}, self.sink, 8, 0.2
+            config, {"person": self.engine}, identifiers, self.sink, 8, 0.2
         )
+        for name, camera in (("gate", 0), ("yard", 9)):
+            self.recogniser.meet(RigConfig(name, {"rgb": CameraConfig("")}, camera))
 
     def see(self, rig, number, identity, start_s, count=2, **kinds):
         """Let a track pass; return its decision."""
@@ -153,7 +155,8 @@ def test_strays_of_another_model_are_forgotten(tmp_path):
     }
     identifiers = {s: Identifier(config, g, engines[s].spec) for s, g in galleries.items()}
     sink = JsonLinesSink(tmp_path / "events.jsonl")
-    recogniser = Recogniser(config, engines, identifiers, {"gate": 0}, sink, 8, 0.2)
+    recogniser = Recogniser(config, engines, identifiers, sink, 8, 0.2)
+    recogniser.meet(RigConfig("gate", {"rgb": CameraConfig("")}, 0))
     track = make_track(1)
     for identity in "aaab":
         recogniser.add(track, sample("gate", track, identity))

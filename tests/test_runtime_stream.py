@@ -17,6 +17,7 @@ from PIL import Image
 from calibration.images import from_recorded
 from mambapro.cli import run
 from mambapro.config import load
+from runtime.clips import ClipIntake
 from runtime.config import StreamConfig, one_camera_rig
 from runtime.engines import OnnxEngine
 from runtime.preflight import preflight
@@ -227,7 +228,7 @@ def test_a_failed_run_leaves_the_old_video(scene, tmp_path, monkeypatch):
 
 
 def test_a_camera_that_hangs_does_not_stop_the_others(scene, tmp_path, monkeypatch, caplog):
-    from runtime import rig as rig_module
+    from runtime import clips
     from runtime.sources import FileSource, NothingYet
 
     class Hanging(FileSource):
@@ -237,7 +238,7 @@ def test_a_camera_that_hangs_does_not_stop_the_others(scene, tmp_path, monkeypat
     def opened(uri):
         return (Hanging if uri.endswith("gate/tir.mp4") else FileSource)(uri)
 
-    monkeypatch.setattr(rig_module, "open_source", opened)
+    monkeypatch.setattr(clips, "open_source", opened)
     slow = ["--set", "sync.timeout_s=0.3", "--no-video"]
     assert stream(scene, tmp_path, *slow) == 0
     assert any("no picture from tir" in record.message for record in caplog.records)
@@ -284,13 +285,13 @@ def test_real_pedestrians_are_boxed_and_kept():
     config = load(StreamConfig, ROOT / "configs" / "stream_vtest.yaml")
     rig = one_camera_rig(str(VTEST))
     with ThreadPoolExecutor(1) as pool:
-        watcher = RigWatcher(rig, config, preflight(rig, config, pool))
+        before = preflight(rig, config, pool)
+    watcher, intake = RigWatcher(rig, config, before), ClipIntake(rig, config.sync, before)
     frames: dict[int, list[int]] = {}
     try:
-        while watcher.advance():
-            assert watcher.upcoming is not None
-            index = watcher.upcoming.frames["rgb"].index
-            views = watcher.step().views
+        while (triplet := intake.next()) is not None:
+            index = triplet.frames["rgb"].index
+            views = watcher.step(triplet).views
             for view in views:
                 frames.setdefault(view.track.number, []).append(index)
                 assert view.track.subject == "person" or len(view.track.areas) < 10
@@ -300,7 +301,7 @@ def test_real_pedestrians_are_boxed_and_kept():
             if index in PEDESTRIANS:
                 assert len(views) == len(PEDESTRIANS[index])
     finally:
-        watcher.close()
+        intake.close()
     lengths = sorted(len(seen) for seen in frames.values())
     assert 25 <= len(lengths) <= 60  # about thirty people pass in 80 s
     assert lengths[-5] > 120  # the slowest are followed for a dozen seconds
