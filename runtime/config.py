@@ -178,6 +178,9 @@ class SampleConfig:
     """Most crops of a track that are embedded."""
     window_s: float = 0.4
     """The best crop of each window of this length is taken, s."""
+    glimpse_travel: float | None = 0.2
+    """A first crop is looked up at once when a track moved by this share of its height, and gives
+    a glimpse event, before the sighting's; none gives no glimpses."""
     min_height_px: int = 32
     """Smallest box height, reference px."""
     border_px: int = 2

@@ -104,6 +104,23 @@ class Sampler:
             return None
         return self._close(track)
 
+    def glimpse(
+        self,
+        track: Track,
+        others: Sequence[Track],
+        pictures: Mapping[Modality, Picture],
+        boxes: Mapping[Modality, Box],
+    ) -> Sample | None:
+        """Return the first good crop of ``track``, once, before it is sure to be a subject."""
+        early = self._config.glimpse_travel
+        if early is None or track.glimpsed or track.travel < early:
+            return None
+        if not boxes or not self._good(track, others):
+            return None
+        track.glimpsed = True
+        crops = {m: crop(pictures[m], boxes[m]).copy() for m in boxes}
+        return Sample(self._rig, track.number, track.end_s, crops, 0.0)
+
     def finish(self, track: Track) -> Sample | None:
         """Return the best crop of a track's last, unfinished stretch, and forget the track."""
         sample = self._best.pop(track.number, None)

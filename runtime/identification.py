@@ -35,6 +35,18 @@ class Decision:
     """The identity that was recognised; None for a new one."""
 
 
+@dataclass(frozen=True)
+class Likely:
+    """Who a single crop looks like."""
+
+    identity: str | None
+    """Somebody known, or nobody."""
+    score: float | None
+    """Cosine similarity to the most similar identity; None when there was none to compare."""
+    threshold: float
+    """Smallest score of a known identity."""
+
+
 STRAYS: Final = 2
 """Crops in a row that agree with each other, not with the rest: a track changed its subject."""
 
@@ -119,6 +131,14 @@ class Identifier:
         if best is not None and best.score >= self.threshold:
             return Decision(best.identity, True, score, self.threshold, best)
         return Decision(self._gallery.new_identity(), False, score, self.threshold, None)
+
+    def likely(self, embedding: Embedding) -> Likely:
+        """Say whom one crop looks like; nothing is kept of it."""
+        best = next(iter(self._gallery.candidates(embedding, self._config.top)), None)
+        if best is None:
+            return Likely(None, None, self.threshold)
+        known = best.score >= self.threshold
+        return Likely(best.identity if known else None, best.score, self.threshold)
 
     def keep(self, sighting: Sighting) -> None:
         """Keep the track's fused embedding as a template of its identity, in place of an older."""

@@ -71,6 +71,8 @@ class Pipeline:
         return self._watchers[due.rig].step(due.triplet, due.thrift)
 
     def _follow(self, step: RigStep) -> None:
+        for track, sample in step.glimpses:
+            self._recogniser.glimpse(track, sample)
         for track, sample in step.samples:
             self._recogniser.add(track, sample)
         for track in step.ended:

@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from mambapro.contract import UNKNOWN_CAMERA, Subject
+from mambapro.contract import MODALITIES, UNKNOWN_CAMERA, Subject
 from mambapro.preprocess import stack
 from runtime.config import MatchConfig, RigConfig
 from runtime.crops import Sample
 from runtime.engines import Engine
 from runtime.feed import CameraChange
 from runtime.gallery import Embedding
-from runtime.identification import Decision, Identifier, Sighting
+from runtime.identification import Decision, Identifier, Likely, Sighting
 from runtime.recording import CropRecorder
 from runtime.sinks import JsonLinesSink
 from runtime.tracking import Track
@@ -49,6 +49,7 @@ class Recogniser:
         self._cameras: dict[str, int] = {}
         self._max_batch, self._max_wait_s = max_batch, max_wait_s
         self._waiting: list[tuple[Track, Sample]] = []
+        self._glimpses: list[tuple[Track, Sample]] = []
         self._current: dict[Key, Sighting] = {}
         self.sightings: list[Sighting] = []
         """Every subject that gave a sample, in order of first sample."""
@@ -74,8 +75,13 @@ class Recogniser:
         if self._recorder is not None:
             self._recorder.write(sample, track.subject, self._cameras[sample.rig])
 
+    def glimpse(self, track: Track, sample: Sample) -> None:
+        """Look the first crop of ``track`` up at the next :meth:`advance`; it decides nothing."""
+        self._glimpses.append((track, sample))
+
     def advance(self, time_s: float) -> list[Sighting]:
         """Embed when the batch is full or waited long enough; return what was decided by it."""
+        self._look_up_glimpses()
         due = len(self._waiting) >= self._max_batch or any(
             time_s - sample.time_s >= self._max_wait_s for _, sample in self._waiting
         )
@@ -89,6 +95,15 @@ class Recogniser:
             self._sink.write(_track_event(rig, track, None, self._sink.count))
             return decided
         return decided + self._finish(sighting)
+
+    def _look_up_glimpses(self) -> None:
+        glimpses, self._glimpses = self._glimpses, []
+        for subject, engine in self._engines.items():
+            batch = [(track, sample) for track, sample in glimpses if track.subject == subject]
+            embeddings = self._embed(engine, [sample for _, sample in batch])
+            for (track, sample), embedding in zip(batch, embeddings, strict=True):
+                likely = self._identifiers[subject].likely(embedding)
+                self._sink.write(_glimpse_event(track, sample, likely, self._sink.count))
 
     def _begin(self, sighting: Sighting) -> None:
         self._current[sighting.rig, sighting.track.number] = sighting
@@ -200,6 +215,25 @@ def _sighting_event(sighting: Sighting, number: int) -> dict[str, Any]:
         "modalities": sighting.modalities(),
         "crops": len(sighting.embeddings),
         "seen_at": None if decision.match is None else decision.match.template.payload["rig"],
+    }
+
+
+def _glimpse_event(track: Track, sample: Sample, likely: Likely, number: int) -> dict[str, Any]:
+    return {
+        "event": "glimpse",
+        "id": number,
+        "rig": sample.rig,
+        "track": track.number,
+        "subject": track.subject,
+        "identity": likely.identity,
+        "score": _rounded(likely.score),
+        "threshold": round(likely.threshold, 4),
+        "time_s": round(sample.time_s, 3),
+        "start_s": round(track.start_s, 3),
+        "end_s": None,
+        "box": [round(v, 1) for v in track.box],
+        "modalities": [m for m in MODALITIES if m in sample.crops],
+        "crops": 1,
     }
 
 

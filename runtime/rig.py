@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mambapro.contract import Modality
+from mambapro.preprocess import Picture
 from runtime.config import RigConfig, StreamConfig
 from runtime.crops import Sample, Sampler, registered_boxes
 from runtime.detection import Boxes, Detector
@@ -40,6 +41,8 @@ class RigStep:
     """Crops that are worth embedding."""
     ended: list[Track]
     """Tracks that are over."""
+    glimpses: list[tuple[Track, Sample]] = field(default_factory=list)
+    """First crops, of tracks that may turn out to be nothing."""
 
 
 class RigWatcher:
@@ -62,15 +65,17 @@ class RigWatcher:
         """Detect, track and sample in ``triplet``; samples are ``thrift`` times as far apart."""
         pictures = {m: frame.picture for m, frame in triplet.frames.items()}
         detections = self._detector.detect(pictures)
-        seen, ended = self._tracker.update(detections, triplet.time_s)
+        tracked, ended = self._tracker.update(detections, triplet.time_s)
         sizes = {m: picture.shape[:2] for m, picture in pictures.items()}
-        views = [TrackView(track, self._boxes(track.box, sizes)) for track in seen]
-        offered = [
-            self._sampler.offer(view.track, seen, pictures, view.boxes, thrift) for view in views
-        ]
+        found = [TrackView(track, self._boxes(track.box, sizes)) for track in tracked]
+        glimpses = self._glimpses(found, pictures)
+        views = [view for view in found if view.track.confirmed]
+        seen = [view.track for view in views]
+        offered = [self._sampler.offer(v.track, seen, pictures, v.boxes, thrift) for v in views]
         samples = [(v.track, s) for v, s in zip(views, offered, strict=True) if s is not None]
         samples += self._last_samples(ended)
-        return RigStep(self.rig.name, triplet, detections.boxes, views, samples, ended)
+        name = self.rig.name
+        return RigStep(name, triplet, detections.boxes, views, samples, ended, glimpses)
 
     def finish(self) -> tuple[list[Track], list[tuple[Track, Sample]]]:
         """Return the tracks that were still going on at the end, and their last samples."""
@@ -79,6 +84,13 @@ class RigWatcher:
 
     def _boxes(self, box: Box, sizes: Mapping[Modality, tuple[int, int]]) -> dict[Modality, Box]:
         return registered_boxes(box, self._homographies, sizes, self._min_visible)
+
+    def _glimpses(
+        self, found: Sequence[TrackView], pictures: Mapping[Modality, Picture]
+    ) -> list[tuple[Track, Sample]]:
+        tracks = [view.track for view in found]
+        looks = [self._sampler.glimpse(v.track, tracks, pictures, v.boxes) for v in found]
+        return [(v.track, s) for v, s in zip(found, looks, strict=True) if s is not None]
 
     def _last_samples(self, ended: list[Track]) -> list[tuple[Track, Sample]]:
         return [(t, sample) for t in ended if (sample := self._sampler.finish(t)) is not None]

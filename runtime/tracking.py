@@ -41,8 +41,12 @@ class Track:
     """Last box, reference px."""
     first_box: Box
     """Box at start_s, reference px."""
+    travel: float = 0.0
+    """Farthest that it was from where it began, as a share of its height then."""
     confirmed: bool = False
     """It moved far enough to be a subject."""
+    glimpsed: bool = False
+    """Its first good crop was taken."""
     votes: Counter[Subject] = field(default_factory=Counter)
     """How often its box looked like which subject."""
     areas: list[float] = field(default_factory=list)
@@ -72,7 +76,10 @@ class Tracker:
         self._crossings = Crossings(config.crossing_s)
 
     def update(self, detections: Detections, time_s: float) -> tuple[list[Track], list[Track]]:
-        """Return the tracks seen at ``time_s`` and the tracks that have ended."""
+        """Return the tracks seen at ``time_s``, confirmed or not, and the tracks that have ended.
+
+        Of those that ended, only confirmed ones are told.
+        """
         apart, guesses = self._crossings.split(detections, time_s)
         count = len(apart.boxes)
         found = self._tracker.update(
@@ -92,7 +99,7 @@ class Tracker:
         ]
         ended = self._ended(time_s)
         self._crossings.forget(set(self._active))
-        return [track for track in seen if track.confirmed], ended
+        return seen, ended
 
     def finish(self) -> list[Track]:
         """Return the tracks that were still going on."""
@@ -123,7 +130,8 @@ class Tracker:
         track.areas.append(width * height)
         # A box that is cut off or guessed says little about what it is.
         track.votes[self._looks_like(width, height)] += CLEAR_VOTES if clear else 1
-        track.confirmed = track.confirmed or self._travelled(track)
+        track.travel = max(track.travel, _travelled(track))
+        track.confirmed = track.travel >= self._config.min_travel
         return track
 
     def _left(self, track: Track, box: Box, time_s: float) -> bool:
@@ -140,11 +148,6 @@ class Tracker:
         (x0, y0, x1, y1), (height, width) = box, self._size
         return x0 > EDGE_PX and y0 > EDGE_PX and x1 < width - EDGE_PX and y1 < height - EDGE_PX
 
-    def _travelled(self, track: Track) -> bool:
-        (ax, ay), (bx, by) = _middle(track.first_box), _middle(track.box)
-        height = track.box[3] - track.box[1]
-        return float(np.hypot(bx - ax, by - ay)) >= self._config.min_travel * height
-
     def _looks_like(self, width: float, height: float) -> Subject:
         wide = width >= self._detect.vehicle_aspect * height
         big = width * height >= self._detect.vehicle_area * self._size[0] * self._size[1]
@@ -155,6 +158,11 @@ class Tracker:
         gone = [*self._gone, *(self._active.pop(n) for n in over)]
         self._gone = []
         return [track for track in gone if track.confirmed]
+
+
+def _travelled(track: Track) -> float:
+    (ax, ay), (bx, by) = _middle(track.first_box), _middle(track.box)
+    return float(np.hypot(bx - ax, by - ay)) / (track.box[3] - track.box[1])
 
 
 def _middle(box: Box) -> tuple[float, float]:

@@ -17,7 +17,7 @@ SIZE = (360, 640)
 def track(box, number=1, time_s=0.0, areas=None, subject="person"):
     area = (box[2] - box[0]) * (box[3] - box[1])
     votes = Counter({subject: 1})
-    return Track(number, 0.0, time_s, box, box, True, votes, areas or [area])
+    return Track(number, 0.0, time_s, box, box, confirmed=True, votes=votes, areas=areas or [area])
 
 
 def test_a_registered_crop_shows_the_subject():
@@ -130,3 +130,25 @@ def test_a_short_track_gives_its_best_crop_at_its_end():
     assert offer(sampler, seen) is None
     assert sampler.finish(seen) is not None
     assert sampler.finish(seen) is None
+
+
+def test_a_first_good_crop_is_taken_once_when_the_track_has_moved_a_little():
+    sampler = Sampler(SampleConfig(glimpse_travel=0.2), "gate", SIZE)
+    pictures = {"rgb": np.zeros((*SIZE, 3), np.uint8)}
+    walker = track((100.0, 50.0, 130.0, 150.0), time_s=1.0)
+
+    def look(box):
+        walker.box = box
+        return sampler.glimpse(walker, [walker], pictures, {"rgb": box})
+
+    assert look(walker.box) is None
+    walker.travel = 0.25
+    assert look((0.0, 50.0, 30.0, 150.0)) is None  # cut off
+    sample = look((130.0, 50.0, 160.0, 150.0))
+    assert (sample.rig, sample.track, sample.time_s) == ("gate", 1, 1.0)
+    assert sample.crops["rgb"].shape == (100, 30, 3)
+    assert look(walker.box) is None
+    off = Sampler(SampleConfig(glimpse_travel=None), "gate", SIZE)
+    fresh = track(walker.box)
+    fresh.travel = 1.0
+    assert off.glimpse(fresh, [fresh], pictures, {"rgb": fresh.box}) is None

@@ -170,6 +170,22 @@ def test_strays_of_another_model_are_forgotten(tmp_path):
     sink.close()
 
 
+def test_a_glimpse_says_who_it_seems_to_be_and_keeps_nothing(desk):
+    desk.see("gate", 1, "a", 0)
+    before = len(desk.events())
+    for number, identity in enumerate("ab", 5):
+        track = make_track(number, 20)
+        desk.recogniser.glimpse(track, sample("yard", track, identity, 20.3))
+    desk.recogniser.advance(20.3)
+    known, stranger = desk.events()[before:]
+    assert [e["event"] for e in (known, stranger)] == ["glimpse"] * 2
+    assert (known["identity"], known["rig"], known["time_s"]) == ("P1", "yard", 20.3)
+    assert known["score"] >= known["threshold"] > stranger["score"]
+    assert stranger["identity"] is None
+    assert len(desk.gallery) == 1
+    assert desk.see("yard", 6, "b", 21).known is False
+
+
 def test_a_first_crop_that_shows_somebody_else_is_forgotten(desk):
     events = follow(desk, 1, "baaa", 0)
     assert [(e["event"], e["crops"]) for e in events] == [("sighting", 2), ("track_end", 3)]

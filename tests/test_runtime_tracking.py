@@ -26,7 +26,7 @@ def run(frames, **settings):
     seen, ended = [], []
     for i, boxes in enumerate(frames):
         tracks, over = tracker.update(detections(boxes), i * PERIOD_S)
-        seen.append({t.number: t.box for t in tracks})
+        seen.append({t.number: t.box for t in tracks if t.confirmed})
         ended += over
     return seen, ended + tracker.finish()
 
