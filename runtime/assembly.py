@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 from mambapro.config import to_yaml
-from mambapro.contract import Subject
+from mambapro.contract import Modality, Subject
 from mambapro.files import write_json, write_text
 from runtime.clips import ClipFeed
 from runtime.config import RigConfig, StreamConfig
 from runtime.engines import Engine
+from runtime.feed import Feed
 from runtime.gallery import Gallery
 from runtime.identification import Identifier
+from runtime.live import LiveFeed
+from runtime.offsets import ClockOffset
 from runtime.pipeline import Pipeline
 from runtime.presentation import Presentation
 from runtime.recognition import Recogniser
 from runtime.recording import CropRecorder
+from runtime.replay import ReplayFeed
 from runtime.report import Watch, report
 from runtime.scoring import Scorer, read_truth
 from runtime.sinks import JsonLinesSink
+from runtime.synchroniser import SyncStatistics
+from runtime.tape import TapedFeed
 
+RIGS_AT_ONCE: Final = 8
+"""Rigs whose pictures are worked on side by side."""
 MAX_WAIT_S: Final = 0.2
 """A sample waits at most this long for others to share its batch."""
 
@@ -36,28 +44,105 @@ def run_clips(
     truth: Path | None,
 ) -> dict[str, Any]:
     """Run ``rigs`` to the end of their clips; write the outputs and return the report."""
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / "config.yaml", to_yaml(config))
     references = {rig.name: rig.reference for rig in rigs}
     scorer = None if truth is None else Scorer(read_truth(truth), references)
     started = time.monotonic()
-    with contextlib.ExitStack() as owner:
-        pool = owner.enter_context(ThreadPoolExecutor(max(2, len(rigs)), "rig"))
-        feed = owner.enter_context(contextlib.closing(ClipFeed(rigs, config, pool)))
+    with _Run(config, engines, scorer) as run:
+        clips = ClipFeed(rigs, config, run.pool)
         flown = time.monotonic()
-        sink = owner.enter_context(contextlib.closing(JsonLinesSink(output / "events.jsonl")))
-        recogniser = _recogniser(owner, config, engines, sink)
-        presentation = Presentation(config.video, output, recogniser)
-        owner.push(lambda kind, *_: presentation.abandon() if kind is not None else None)
-        pipeline = Pipeline(config, recogniser, presentation, scorer, pool)
-        pipeline.run(feed)
-        presentation.finish(scorer)
-    watch = Watch(pipeline.footage_s, flown - started, time.monotonic() - flown)
-    offsets = {name: before.offsets for name, before in feed.before.items()}
-    result = report(watch, feed.statistics(), offsets, recogniser.sightings, scorer, sink.count)
-    write_json(output / "report.json", result)
-    return result
+        feed = run.through(clips)
+        run.pipeline.run(feed)
+    watch = Watch(run.pipeline.footage_s, flown - started, time.monotonic() - flown)
+    offsets = {name: before.offsets for name, before in clips.before.items()}
+    return run.reported(watch, feed.statistics(), offsets)
+
+
+def run_live(
+    config: StreamConfig,
+    rigs: Sequence[RigConfig],
+    engines: Mapping[Subject, Engine],
+    serve: Callable[[LiveFeed], contextlib.AbstractContextManager[None]],
+) -> dict[str, Any]:
+    """Watch the live cameras of ``rigs`` until the feed is stopped; return the report.
+
+    ``serve`` gets the feed, for as long as it runs, to stop and to reconfigure it.
+    """
+    started = time.monotonic()
+    with _Run(config, engines, None, remember_s=config.live.remember_s) as run:
+        live = LiveFeed(rigs, config)
+        feed = run.through(live)
+        with serve(live):
+            run.pipeline.run(feed)
+    watch = Watch(run.pipeline.footage_s, 0.0, time.monotonic() - started)
+    return run.reported(watch, feed.statistics(), {})
+
+
+def run_replay(
+    config: StreamConfig, tape: Path, engines: Mapping[Subject, Engine]
+) -> dict[str, Any]:
+    """Run what was recorded in ``tape`` again; return the report."""
+    started = time.monotonic()
+    with _Run(config, engines, None) as run:
+        feed = run.through(ReplayFeed(tape))
+        run.pipeline.run(feed)
+    watch = Watch(run.pipeline.footage_s, 0.0, time.monotonic() - started)
+    return run.reported(watch, feed.statistics(), {})
+
+
+class _Run:
+    """Everything behind the feed, opened and closed together."""
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        engines: Mapping[Subject, Engine],
+        scorer: Scorer | None,
+        remember_s: float | None = None,
+    ) -> None:
+        self._config, self._scorer = config, scorer
+        self._output = Path(config.output)
+        self._output.mkdir(parents=True, exist_ok=True)
+        write_text(self._output / "config.yaml", to_yaml(config))
+        with contextlib.ExitStack() as owner:
+            self.pool = owner.enter_context(ThreadPoolExecutor(RIGS_AT_ONCE, "rig"))
+            self._sink = JsonLinesSink(self._output / "events.jsonl")
+            owner.callback(self._sink.close)
+            self._recogniser = _recogniser(owner, config, engines, self._sink, remember_s)
+            self._presentation = Presentation(config.video, self._output, self._recogniser)
+            self.pipeline = Pipeline(
+                config, self._recogniser, self._presentation, scorer, self.pool
+            )
+            self._owner = owner.pop_all()
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._owner:
+            if kind is None:
+                self._presentation.finish(self._scorer)
+            else:
+                self._presentation.abandon()
+
+    def through(self, feed: Feed) -> Feed:
+        """Return ``feed``, recorded if the settings want it; the run closes it."""
+        if self._config.record is not None:
+            feed = TapedFeed(feed, Path(self._config.record), self._config.live.tape_s)
+        self._owner.callback(feed.close)
+        return feed
+
+    def reported(
+        self,
+        watch: Watch,
+        statistics: Mapping[str, SyncStatistics],
+        offsets: Mapping[str, Mapping[Modality, ClockOffset]],
+    ) -> dict[str, Any]:
+        """Write the report and return it."""
+        result = report(
+            watch, statistics, offsets, self._recogniser.sightings, self._scorer, self._sink.count
+        )
+        write_json(self._output / "report.json", result)
+        return result
 
 
 def _recogniser(
@@ -65,6 +150,7 @@ def _recogniser(
     config: StreamConfig,
     engines: Mapping[Subject, Engine],
     sink: JsonLinesSink,
+    remember_s: float | None,
 ) -> Recogniser:
     identifiers = {}
     for subject, engine in engines.items():
@@ -82,5 +168,6 @@ def _recogniser(
         recorder = CropRecorder(Path(config.record_crops))
         owner.callback(recorder.close)
     return Recogniser(
-        config.match, engines, identifiers, sink, config.models.max_batch, MAX_WAIT_S, recorder
-    )
+        config.match, engines, identifiers, sink, config.models.max_batch, MAX_WAIT_S, recorder,
+        remember_s,
+    )  # fmt: skip

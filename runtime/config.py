@@ -113,6 +113,32 @@ class SyncConfig:
 
 
 @dataclass(frozen=True)
+class LiveConfig:
+    """How live cameras are watched; clips know none of this."""
+
+    warm_up_s: float = 4.0
+    """A rig begins when its reference camera has been seen for this long, s: what stands still
+    then is background."""
+    patience_s: float = 8.0
+    """A camera that gave no picture this long after the start is reported as lost, s."""
+    max_wait_s: float = 0.3
+    """A triplet waits at most this long for a camera whose frame is late, s."""
+    latency_budget_s: float = 0.4
+    """Work that begins later than this after its frames arrived raises the load, s."""
+    remember_s: float = 300.0
+    """Sightings are kept in memory for this long after their end, s."""
+    drain_s: float = 10.0
+    """Longest time from the signal to stop until the process has ended, s."""
+    tape_s: float = 600.0
+    """A recording for replay ends after this long, s."""
+
+    def __post_init__(self) -> None:
+        for name in ("warm_up_s", "max_wait_s", "latency_budget_s", "drain_s", "tape_s"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"live.{name} must be over 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class DetectConfig:
     """What moves: background subtraction on the reference camera, joined by others."""
 
@@ -262,8 +288,11 @@ class StreamConfig:
     """Folder for events, report, mosaic and gallery."""
     record_crops: str | None = None
     """New folder for the crops of all tracks, to calibrate INT8 on; none keeps none."""
+    record: str | None = None
+    """New folder for everything that the cameras show, to replay; none records nothing."""
     models: ModelsConfig = field(default_factory=ModelsConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
+    live: LiveConfig = field(default_factory=LiveConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)

@@ -56,8 +56,6 @@ class Due:
 
     rig: str
     triplet: Triplet
-    thrift: float = 1.0
-    """Crops are taken this many times as far apart as configured."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,8 @@ class Instant:
     notices: list[Notice] = field(default_factory=list)
     due: list[Due] = field(default_factory=list)
     """At most one triplet a rig."""
+    load: int = 0
+    """How hard the box is pressed; :mod:`runtime.load` says what is left out."""
 
 
 class Feed(Protocol):

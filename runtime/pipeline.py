@@ -6,10 +6,12 @@ gives the same events.
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 from runtime.config import StreamConfig
 from runtime.feed import CameraChange, Due, Feed, Instant, Notice, RigBegins
+from runtime.load import NO_PICTURES, THRIFT
 from runtime.presentation import Presentation
 from runtime.recognition import Recogniser
 from runtime.rig import RigStep, RigWatcher
@@ -48,11 +50,13 @@ class Pipeline:
         """Work on one instant: who comes and goes, what the rigs see, what that decides."""
         for notice in instant.notices:
             self._heed(notice)
-        for step in self._pool.map(self._step, instant.due):
+        thrift = THRIFT[instant.load]
+        for step in self._pool.map(functools.partial(self._step, thrift), instant.due):
             self._follow(step)
         self._presentation.tell(self._recogniser.advance(instant.now_s))
         if instant.due:
-            self._presentation.draw(instant.now_s)
+            if instant.load < NO_PICTURES:
+                self._presentation.draw(instant.now_s)
             self._last_s = instant.now_s
             self._first_s = instant.now_s if self._first_s is None else self._first_s
 
@@ -67,8 +71,8 @@ class Pipeline:
             self._end(self._watchers.pop(notice.rig))
             self._presentation.end(notice.rig)
 
-    def _step(self, due: Due) -> RigStep:
-        return self._watchers[due.rig].step(due.triplet, due.thrift)
+    def _step(self, thrift: float, due: Due) -> RigStep:
+        return self._watchers[due.rig].step(due.triplet, thrift)
 
     def _follow(self, step: RigStep) -> None:
         for track, sample in step.glimpses:
@@ -87,3 +91,4 @@ class Pipeline:
             self._recogniser.add(track, sample)
         for track in ended:
             self._presentation.tell(self._recogniser.end(watcher.rig.name, track))
+        self._recogniser.leave(watcher.rig.name)

@@ -20,6 +20,8 @@ from runtime.recording import CropRecorder
 from runtime.sinks import JsonLinesSink
 from runtime.tracking import Track
 
+FORGET_FROM: Final = 64
+"""Sightings are looked through for old ones when there are so many."""
 TOGETHER_S: Final = 0.2
 """Two tracks that overlap this long in time are two subjects."""
 
@@ -40,8 +42,13 @@ class Recogniser:
         max_batch: int,
         max_wait_s: float,
         recorder: CropRecorder | None = None,
+        remember_s: float | None = None,
     ) -> None:
-        """Embed with ``engines``; ``recorder`` keeps every sample."""
+        """Embed with ``engines``; ``recorder`` keeps every sample.
+
+        Sightings are forgotten ``remember_s`` after their end; with none they are kept for ever.
+        """
+        self._remember_s = remember_s
         self._recorder = recorder
         self._config = config
         self._engines, self._identifiers = engines, identifiers
@@ -52,11 +59,15 @@ class Recogniser:
         self._glimpses: list[tuple[Track, Sample]] = []
         self._current: dict[Key, Sighting] = {}
         self.sightings: list[Sighting] = []
-        """Every subject that gave a sample, in order of first sample."""
+        """Every subject that gave a sample and is not forgotten, in order of first sample."""
 
     def meet(self, rig: RigConfig) -> None:
         """Take note of the rig's row of the camera embedding, before its first sample."""
         self._cameras[rig.name] = rig.camera
+
+    def leave(self, rig: str) -> None:
+        """Forget the tracks of a rig that has ended: another one of its name counts anew."""
+        self._current = {key: s for key, s in self._current.items() if key[0] != rig}
 
     def report(self, change: CameraChange) -> None:
         """Tell that a camera went or came back."""
@@ -82,6 +93,7 @@ class Recogniser:
     def advance(self, time_s: float) -> list[Sighting]:
         """Embed when the batch is full or waited long enough; return what was decided by it."""
         self._look_up_glimpses()
+        self._forget(time_s)
         due = len(self._waiting) >= self._max_batch or any(
             time_s - sample.time_s >= self._max_wait_s for _, sample in self._waiting
         )
@@ -104,6 +116,13 @@ class Recogniser:
             for (track, sample), embedding in zip(batch, embeddings, strict=True):
                 likely = self._identifiers[subject].likely(embedding)
                 self._sink.write(_glimpse_event(track, sample, likely, self._sink.count))
+
+    def _forget(self, time_s: float) -> None:
+        if self._remember_s is None or len(self.sightings) < FORGET_FROM:
+            return
+        gone_s = time_s - self._remember_s
+        self.sightings = [s for s in self.sightings if s.end_s >= gone_s]
+        self._current = {k: s for k, s in self._current.items() if s.end_s >= gone_s}
 
     def _begin(self, sighting: Sighting) -> None:
         self._current[sighting.rig, sighting.track.number] = sighting

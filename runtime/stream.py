@@ -20,7 +20,7 @@ from mambapro.cli import InputError, add_common_arguments, print_json_line, run,
 from mambapro.config import help_text, load
 from mambapro.contract import EXIT_DONE, SUBJECTS, Subject
 from mambapro.files import in_checkout
-from runtime.assembly import run_clips
+from runtime.assembly import run_clips, run_live, run_replay
 from runtime.config import RigConfig, StreamConfig, load_rigs, one_camera_rig
 from runtime.engines import Engine, TensorrtEngine, open_engine
 
@@ -36,22 +36,38 @@ log = logging.getLogger("stream")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stream to the end of its clips; print a table, and JSON on demand."""
+    """Run clips to their end, or live cameras until a signal; print a table, JSON on demand."""
     args = _parser().parse_args(argv)
     start_logging(args.verbose)
     cv2.setNumThreads(1)  # cameras and rigs have threads of their own
     config = _config(args)
-    rigs, truth = _rigs(args, config)
     engines = open_engines(config)
     try:
-        _check_cameras(rigs, engines)
-        report = run_clips(config, rigs, engines, truth)
+        report = _run(args, config, engines)
     finally:
         close_engines(engines)
     print(table(report, Path(config.output)))
     if args.json:
         print_json_line(report)
     return EXIT_DONE
+
+
+def _run(
+    args: argparse.Namespace, config: StreamConfig, engines: dict[Subject, Engine]
+) -> dict[str, Any]:
+    if args.replay is not None:
+        return run_replay(config, args.replay, engines)
+    rigs, truth = _rigs(args, config)
+    _check_cameras(rigs, engines)
+    if not any(is_live(camera.uri) for rig in rigs for camera in rig.cameras.values()):
+        return run_clips(config, rigs, engines, truth)
+
+    def read_rigs() -> Sequence[RigConfig]:
+        return _rigs(args, config)[0]
+
+    return run_live(
+        config, rigs, engines, lambda feed: heeding_signals(feed, read_rigs, config.live.drain_s)
+    )
 
 
 def open_engines(config: StreamConfig) -> dict[Subject, Engine]:
@@ -124,6 +140,15 @@ def _parser() -> argparse.ArgumentParser:
         help="new folder for the crops of all tracks, to calibrate INT8 on (default: the config's)",
     )  # fmt: skip
     parser.add_argument(
+        "--record", metavar="FOLDER",
+        help="new folder for all that the cameras show, to replay (default: the config's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--replay", type=Path, metavar="FOLDER",
+        help="run a recording again, with its settings unless --config names others "
+        "(default: watch cameras)",
+    )  # fmt: skip
+    parser.add_argument(
         "--keep-gallery", action="store_true",
         help="go on with the identities of earlier runs (default: start with none)",
     )  # fmt: skip
@@ -138,7 +163,7 @@ def _config(args: argparse.Namespace) -> StreamConfig:
     overrides = list(args.set)
     overrides += [
         f"{key}={Path(value).absolute()}"
-        for key in ("rigs", "truth", "output", "record_crops")
+        for key in ("rigs", "truth", "output", "record", "record_crops")
         if (value := getattr(args, key)) is not None
     ]
     if args.keep_gallery:

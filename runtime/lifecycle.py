@@ -1,0 +1,61 @@
+"""Signals to a live run: SIGTERM and SIGINT end it in a stated time, SIGHUP reads the rigs anew."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+from mambapro.cli import InputError
+from mambapro.contract import EXIT_CHECK_FAILED
+from runtime.config import RigConfig
+from runtime.live import LiveFeed
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def heeding_signals(
+    feed: LiveFeed, read_rigs: Callable[[], Sequence[RigConfig]], drain_s: float
+) -> Iterator[None]:
+    """Let signals stop and reconfigure ``feed`` while the block runs; for the main thread.
+
+    After SIGTERM or SIGINT what was seen is decided and handed on. The process ends ``drain_s``
+    after the signal at the latest, with exit code 1 if it had to be cut off.
+    """
+
+    def stop(number: int, _: FrameType | None) -> None:
+        log.info("%s: ending", signal.Signals(number).name)
+        cut_off = threading.Timer(drain_s, _cut_off, [drain_s])
+        cut_off.daemon = True
+        cut_off.start()
+        feed.stop()
+
+    def reload(_: int, __: FrameType | None) -> None:
+        try:
+            feed.reconfigure(read_rigs())
+        except InputError as error:
+            log.error("SIGHUP: the rigs stay as they are: %s", error)
+
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in (
+            (signal.SIGTERM, stop),
+            (signal.SIGINT, stop),
+            (signal.SIGHUP, reload),
+        )
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _cut_off(drain_s: float) -> None:
+    log.error("not ended %.0f s after the signal; cut off", drain_s)
+    os._exit(EXIT_CHECK_FAILED)
