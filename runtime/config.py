@@ -20,8 +20,10 @@ Homography = tuple[Row, Row, Row]
 class CameraConfig:
     """One camera of a rig."""
 
-    uri: str
-    """Where its pictures come from; a relative path starts at the folder of the rigs file."""
+    uri: str = field(repr=False)  # it may hold a password
+    """Where its pictures come from: a video file or a folder of pictures (a relative path starts at
+    the folder of the rigs file), rtsp://, rtsps://, http://, https://, v4l2:///dev/video0, usb:0,
+    gst:PIPELINE or pattern://?size=640x360&fps=25."""
     homography: Homography | None = None
     """Reference pixels to this camera's pixels; none for the reference camera."""
     offset_s: float = 0.0
@@ -88,6 +90,43 @@ class ModelsConfig:
     def path(self, subject: Subject) -> str | None:
         """Return the model file of ``subject``."""
         return self.person if subject == "person" else self.vehicle
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """How cameras are connected to and read; files know only the queue."""
+
+    transport: Literal["tcp", "udp"] = "tcp"
+    """How RTSP cameras send; `?transport=udp` in a camera's uri overrules it."""
+    connect_timeout_s: float = 5.0
+    """Longest wait for a camera to accept and describe its stream, s."""
+    read_timeout_s: float = 5.0
+    """A camera that sends nothing for this long is connected to anew, s."""
+    picture_timeout_s: float = 15.0
+    """So is one that sends, but nothing that gives a picture; longer than cameras' distance of key
+    frames, s."""
+    stalled_after_s: float = 1.0
+    """A camera without a picture for this long is called stalled, s."""
+    backoff_min_s: float = 0.25
+    """Wait before the first new attempt; it doubles with each that fails, s."""
+    backoff_max_s: float = 2.0
+    """Longest wait between attempts; a camera that returns is seen again within it, s."""
+    queue_frames: int = 8
+    """Frames that wait for the reader; a live source drops the oldest, a file waits."""
+    folder_fps: float = 25.0
+    """Pictures a second of a folder whose names are no times."""
+
+    def __post_init__(self) -> None:
+        for name in ("connect_timeout_s", "read_timeout_s", "picture_timeout_s", "stalled_after_s"):
+            _positive(f"source.{name}", getattr(self, name))
+        _positive("source.backoff_min_s", self.backoff_min_s)
+        _positive("source.queue_frames", self.queue_frames)
+        _positive("source.folder_fps", self.folder_fps)
+        if self.backoff_max_s < self.backoff_min_s:
+            raise InputError(
+                f"source.backoff_max_s must be at least backoff_min_s ({self.backoff_min_s}), "
+                f"got {self.backoff_max_s}"
+            )
 
 
 @dataclass(frozen=True)
@@ -291,6 +330,7 @@ class StreamConfig:
     record: str | None = None
     """New folder for everything that the cameras show, to replay; none records nothing."""
     models: ModelsConfig = field(default_factory=ModelsConfig)
+    source: SourceConfig = field(default_factory=SourceConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
     live: LiveConfig = field(default_factory=LiveConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
@@ -320,4 +360,14 @@ def _located(rig: RigConfig, folder: Path) -> RigConfig:
 
 
 def _located_uri(uri: str, folder: Path) -> str:
-    return uri if "://" in uri else str(folder / uri)
+    return str(folder / uri) if is_path(uri) else uri
+
+
+def is_path(uri: str) -> bool:
+    """Return whether ``uri`` is the path of a file or folder."""
+    return "://" not in uri and not uri.startswith(("usb:", "gst:"))
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise InputError(f"{name} must be over 0, got {value}")

@@ -41,7 +41,7 @@ def write(path, lines):
 
 
 def step(frames, detections, tracks=()):
-    triplet = Triplet(0.0, {m: Frame(PICTURE, 0.0, "pts", i) for m, i in frames.items()}, 0.0)
+    triplet = Triplet(0.0, {m: Frame(PICTURE, 0.0, "pts", i, 0.0) for m, i in frames.items()}, 0.0)
     views = [
         TrackView(Track(number, 0, 0, boxes["rgb"], boxes["rgb"]), boxes)
         for number, boxes in tracks
@@ -87,7 +87,7 @@ def test_a_sighting_is_whom_its_track_followed_meanwhile():
     }
     scorer = Scorer(frames, {"gate": "rgb"})
     for i in range(10):
-        triplet = Triplet(float(i), {"rgb": Frame(PICTURE, float(i), "pts", i)}, 0.0)
+        triplet = Triplet(float(i), {"rgb": Frame(PICTURE, float(i), "pts", i, 0.0)}, 0.0)
         track = Track(3, 0, 9, box, box)
         view = TrackView(track, {"rgb": box})
         scorer.add(RigStep("gate", triplet, np.array([box]), [view], [], []))

@@ -12,7 +12,7 @@ CAMERAS = ("rgb", "nir", "tir")
 
 
 def frame(time_s: float, index: int = 0) -> Frame:
-    return Frame(PICTURE, time_s, "pts", index)
+    return Frame(PICTURE, time_s, "pts", index, time_s)
 
 
 def simulate(seed, offsets_s, loss=0.01, jitter_s=0.003, seconds=40.0):
