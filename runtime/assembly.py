@@ -127,7 +127,7 @@ class _Run:
     def through(self, feed: Feed) -> Feed:
         """Return ``feed``, recorded if the settings want it; the run closes it."""
         if self._config.record is not None:
-            feed = TapedFeed(feed, Path(self._config.record), self._config.live.tape_s)
+            feed = TapedFeed(feed, Path(self._config.record), self._config)
         self._owner.callback(feed.close)
         return feed
 

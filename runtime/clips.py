@@ -14,7 +14,7 @@ from mambapro.contract import Modality
 from runtime.config import RigConfig, StreamConfig, SyncConfig
 from runtime.feed import Due, Instant, RigBegins, RigEnds
 from runtime.preflight import Preflight, preflight
-from runtime.sources import End, Failure, FileSource, Frame, open_source
+from runtime.sources import End, Failure, Frame, Source, open_source
 from runtime.synchroniser import Synchroniser, SyncStatistics, Triplet
 
 SAME_INSTANT_S: Final = 0.02
@@ -94,7 +94,7 @@ class ClipIntake:
         self._ended_s: dict[Modality, float] = {}
         self._last_s: dict[Modality, float] = {}
         self._stalled: set[Modality] = set()
-        self._sources: dict[Modality, FileSource] = {}
+        self._sources: dict[Modality, Source] = {}
         try:
             for modality, camera in rig.cameras.items():
                 self._sources[modality] = open_source(camera.uri)

@@ -13,9 +13,8 @@ from typing import Protocol
 from mambapro.contract import Modality
 from runtime.config import RigConfig
 from runtime.preflight import Preflight
+from runtime.sources import State
 from runtime.synchroniser import SyncStatistics, Triplet
-
-State = str
 
 
 @dataclass(frozen=True)

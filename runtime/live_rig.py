@@ -16,7 +16,7 @@ from runtime.clocks import ClockTracker
 from runtime.config import RigConfig, StreamConfig
 from runtime.feed import CameraChange, Notice, RigBegins, RigEnds
 from runtime.sources import Frame, Source, SourceStatus, State, open_source
-from runtime.synchroniser import SyncStatistics, Synchroniser, Triplet
+from runtime.synchroniser import Synchroniser, SyncStatistics, Triplet
 from runtime.warm_up import WarmUp
 
 log = logging.getLogger(__name__)

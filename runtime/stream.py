@@ -23,6 +23,9 @@ from mambapro.files import in_checkout
 from runtime.assembly import run_clips, run_live, run_replay
 from runtime.config import RigConfig, StreamConfig, load_rigs, one_camera_rig
 from runtime.engines import Engine, TensorrtEngine, open_engine
+from runtime.lifecycle import heeding_signals
+from runtime.sources import is_live
+from runtime.tape import SETTINGS
 
 DEFAULT_CONFIG = in_checkout("configs/stream.yaml")
 HOW_TO_MAKE = "make one with: python train/main.py && python export/to_onnx.py"
@@ -59,15 +62,29 @@ def _run(
         return run_replay(config, args.replay, engines)
     rigs, truth = _rigs(args, config)
     _check_cameras(rigs, engines)
-    if not any(is_live(camera.uri) for rig in rigs for camera in rig.cameras.values()):
+    if not _live(rigs):
         return run_clips(config, rigs, engines, truth)
 
     def read_rigs() -> Sequence[RigConfig]:
-        return _rigs(args, config)[0]
+        changed, _ = _rigs(args, config)
+        _live(changed)
+        return changed
 
     return run_live(
         config, rigs, engines, lambda feed: heeding_signals(feed, read_rigs, config.live.drain_s)
     )
+
+
+def _live(rigs: Sequence[RigConfig]) -> bool:
+    """Return whether the cameras are live; InputError when some are and some are not."""
+    kinds = {c.uri: is_live(c.uri) for rig in rigs for c in rig.cameras.values()}
+    if len(set(kinds.values())) > 1:
+        clip = next(uri for uri, live in kinds.items() if not live)
+        raise InputError(
+            f"live cameras and clips do not go together: {clip} is a clip; name live cameras only, "
+            "or clips only"
+        )
+    return any(kinds.values())
 
 
 def open_engines(config: StreamConfig) -> dict[Subject, Engine]:
@@ -122,8 +139,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--config", type=Path, default=DEFAULT_CONFIG,
-        help="YAML file of settings (default: configs/stream.yaml)",
+        "--config", type=Path, metavar="FILE",
+        help="YAML file of settings (default: the recording's with --replay, else "
+        "configs/stream.yaml)",
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
@@ -170,13 +188,30 @@ def _config(args: argparse.Namespace) -> StreamConfig:
         overrides.append("gallery.keep=true")
     if args.no_video:
         overrides.append("video.enabled=false")
-    config = load(StreamConfig, args.config, overrides)
-    crops = config.record_crops
+    if args.replay is None:
+        config = load(StreamConfig, args.config or DEFAULT_CONFIG, overrides)
+    else:
+        config = _replayed(
+            load(StreamConfig, args.config or args.replay / SETTINGS, overrides), args
+        )
     return dataclasses.replace(
         config,
         output=str(in_checkout(config.output)),
-        record_crops=None if crops is None else str(in_checkout(crops)),
+        record=_located(config.record),
+        record_crops=_located(config.record_crops),
     )
+
+
+def _replayed(config: StreamConfig, args: argparse.Namespace) -> StreamConfig:
+    """Write beside the recording, not over what the recorded run wrote; record only if asked to."""
+    output = args.output or args.replay.absolute() / "replay"
+    return dataclasses.replace(
+        config, output=str(output), record=args.record, record_crops=args.record_crops
+    )
+
+
+def _located(path: str | None) -> str | None:
+    return None if path is None else str(in_checkout(path))
 
 
 def _rigs(args: argparse.Namespace, config: StreamConfig) -> tuple[list[RigConfig], Path | None]:

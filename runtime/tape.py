@@ -5,7 +5,7 @@ A tape is a folder:
 - ``instants.jsonl``: a line an instant, its pictures by video and place in it; floats as they were;
 - ``NAME-MODALITY-N.mkv``: pictures in H.264, RGB, lossless; N counts changes of their size;
 - ``begin-N.npz``: backgrounds of a rig that began, named by the instant's notice;
-- ``settings.yaml``, ``tape.json`` and galleries as they were at the start, written by the run.
+- ``settings.yaml``: the run's settings, which a replay takes.
 """
 
 from __future__ import annotations
@@ -25,28 +25,31 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from mambapro.cli import InputError
-from mambapro.config import to_dict
+from mambapro.config import to_dict, to_yaml
 from mambapro.contract import Modality
+from mambapro.files import write_text
 from mambapro.preprocess import Picture
+from runtime.config import StreamConfig
 from runtime.feed import Feed, Instant, Notice, RigBegins, RigEnds
 from runtime.preflight import Preflight
 from runtime.synchroniser import SyncStatistics
 
 INSTANTS: Final = "instants.jsonl"
+SETTINGS: Final = "settings.yaml"
 QUEUE_FRAMES: Final = 32
 LOSSLESS: Final = {"preset": "ultrafast", "qp": "0"}
 """With libx264rgb: 800 pictures of 640x360 a second on one core, 37 kB each (PyAV 18)."""
 
 
 class TapedFeed:
-    """Passes a feed on and records it; the recording ends after ``max_s`` of it, the feed not."""
+    """Passes a feed on and records the first ``live.tape_s`` of it."""
 
-    def __init__(self, feed: Feed, folder: Path, max_s: float) -> None:
+    def __init__(self, feed: Feed, folder: Path, settings: StreamConfig) -> None:
         """Record into ``folder``, which must be new or empty."""
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder} is not empty; give a new folder for the recording")
-        folder.mkdir(parents=True, exist_ok=True)
-        self._feed, self._max_s = feed, max_s
+        write_text(folder / SETTINGS, to_yaml(settings))
+        self._feed, self._max_s = feed, settings.live.tape_s
         self._tape: Tape | None = Tape(folder)
 
     def __iter__(self) -> Iterator[Instant]:
@@ -132,7 +135,8 @@ class Tape:
     def _before(self, before: Preflight) -> dict[str, Any]:
         name = f"begin-{self._count['begin']}.npz"
         self._count["begin"] += 1
-        np.savez_compressed(self._folder / name, **before.backgrounds)
+        backgrounds: dict[str, Any] = {str(m): p for m, p in before.backgrounds.items()}
+        np.savez_compressed(self._folder / name, **backgrounds)
         return {
             "backgrounds": name,
             "sizes": before.sizes,

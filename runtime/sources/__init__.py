@@ -13,7 +13,7 @@ from runtime.sources.reading import (
     State,
     TimeSource,
 )
-from runtime.sources.uri import redact
+from runtime.sources.uri import is_live, redact
 
 __all__ = [
     "End",
@@ -28,6 +28,7 @@ __all__ = [
     "TimeSource",
     "decoded",
     "frame_time",
+    "is_live",
     "open_source",
     "open_video",
     "redact",

@@ -70,6 +70,11 @@ def redact(text: str) -> str:
     return _SECRET.sub(r"\1***", text)
 
 
+def is_live(uri: str) -> bool:
+    """Return whether ``uri`` names what goes on by itself; files and folders have an end."""
+    return parse(uri).scheme != "file"
+
+
 def size_option(uri: Uri) -> tuple[int, int] | None:
     """Return width and height of the option ``size``, px."""
     given = uri.options.get("size")
