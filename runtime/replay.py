@@ -20,9 +20,17 @@ from runtime.offsets import ClockOffset
 from runtime.preflight import Preflight
 from runtime.sources import Frame, decoded, open_video
 from runtime.synchroniser import SyncStatistics, Triplet
-from runtime.tape import INSTANTS
+from runtime.tape import INSTANTS, SETTINGS
 
 log = logging.getLogger(__name__)
+
+
+def settings_of(folder: Path) -> Path:
+    """Return the settings file of the tape ``folder``; InputError when it is no tape."""
+    for name in (INSTANTS, SETTINGS):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} is no recording: it holds no {name}")
+    return folder / SETTINGS
 
 
 class ReplayFeed:
@@ -30,8 +38,7 @@ class ReplayFeed:
 
     def __init__(self, folder: Path) -> None:
         """Play ``folder``; InputError when it is no tape."""
-        if not (folder / INSTANTS).is_file():
-            raise InputError(f"{folder} is no recording: it holds no {INSTANTS}")
+        settings_of(folder)
         self._folder = folder
         self._videos: dict[str, Iterator[Picture]] = {}
         self._statistics: dict[str, SyncStatistics] = {}

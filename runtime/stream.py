@@ -24,8 +24,8 @@ from runtime.assembly import run_clips, run_live, run_replay
 from runtime.config import RigConfig, StreamConfig, load_rigs, one_camera_rig
 from runtime.engines import Engine, TensorrtEngine, open_engine
 from runtime.lifecycle import heeding_signals
+from runtime.replay import settings_of
 from runtime.sources import is_live
-from runtime.tape import SETTINGS
 
 DEFAULT_CONFIG = in_checkout("configs/stream.yaml")
 HOW_TO_MAKE = "make one with: python train/main.py && python export/to_onnx.py"
@@ -191,9 +191,8 @@ def _config(args: argparse.Namespace) -> StreamConfig:
     if args.replay is None:
         config = load(StreamConfig, args.config or DEFAULT_CONFIG, overrides)
     else:
-        config = _replayed(
-            load(StreamConfig, args.config or args.replay / SETTINGS, overrides), args
-        )
+        settings = args.config or settings_of(args.replay)
+        config = _replayed(load(StreamConfig, settings, overrides), args)
     return dataclasses.replace(
         config,
         output=str(in_checkout(config.output)),
