@@ -11,6 +11,7 @@ from typing import Final
 
 from mambapro.cli import InputError
 from mambapro.contract import Modality
+from runtime.clocks import FixedClocks
 from runtime.config import RigConfig, StreamConfig, SyncConfig
 from runtime.feed import Due, Instant, RigBegins, RigEnds
 from runtime.preflight import Preflight, preflight
@@ -87,13 +88,12 @@ class ClipIntake:
         self._synchroniser = Synchroniser(
             tuple(rig.cameras),
             rig.reference,
-            {m: offset.seconds for m, offset in before.offsets.items()},
+            FixedClocks({m: offset.seconds for m, offset in before.offsets.items()}),
             config.tolerance_s,
             config.buffer_frames,
         )
         self._ended_s: dict[Modality, float] = {}
         self._last_s: dict[Modality, float] = {}
-        self._stalled: set[Modality] = set()
         self._sources: dict[Modality, Source] = {}
         try:
             for modality, camera in rig.cameras.items():
@@ -111,7 +111,7 @@ class ClipIntake:
         """Read up to the next triplet and return it; None at the end of the clips."""
         quiet_since = time.monotonic()
         while (triplet := self._pop()) is None:
-            wanted = self._wanted()
+            wanted = self._synchroniser.wants()
             if not wanted:  # all have ended, but for those that were given up
                 return None
             if any([self._read(m, READ_S) for m in wanted]):  # noqa: C419 ask every camera
@@ -126,13 +126,10 @@ class ClipIntake:
         for source in self._sources.values():
             source.close()
 
-    def _wanted(self) -> list[Modality]:
-        return [m for m in self._synchroniser.wants() if m not in self._stalled]
-
     def _pop(self) -> Triplet | None:
-        for modality in list(self._stalled):
+        for modality in list(self._synchroniser.lost):
             self._read(modality, 0.001)
-        return self._synchroniser.pop(impatient=bool(self._stalled) and not self._wanted())
+        return self._synchroniser.pop()
 
     def _read(self, modality: Modality, timeout_s: float) -> bool:
         """Ask one camera; return whether it answered."""
@@ -149,7 +146,6 @@ class ClipIntake:
             )
         else:
             return False
-        self._stalled.discard(modality)
         return True
 
     def _give_up_on(self, modalities: list[Modality]) -> None:
@@ -159,7 +155,8 @@ class ClipIntake:
             ", ".join(modalities),
             self._timeout_s,
         )
-        self._stalled.update(modalities)
+        for modality in modalities:
+            self._synchroniser.lose(modality)
 
     def _say_what_ended(self, triplet: Triplet) -> None:
         for modality, end_s in list(self._ended_s.items()):

@@ -147,6 +147,13 @@ class SyncConfig:
     """Largest difference of corrected times within a triplet, s; just over half a frame."""
     timeout_s: float = 2.0
     """A camera that gives nothing for this long is not waited for, s."""
+    max_wait_s: float = 0.3
+    """Live: longest wait for a camera after another showed the same instant, s. It has to cover the
+    difference of the cameras' delays."""
+    reorder_s: float = 0.1
+    """Live: longest wait for a frame that a later one of its camera has overtaken, s."""
+    every_s: float = 60.0
+    """Live: rest between two estimates of the offsets from content, s."""
     buffer_frames: int = 32
     """Frames kept for a camera that runs ahead."""
 

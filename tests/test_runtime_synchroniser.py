@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from runtime.clocks import FixedClocks
 from runtime.sources import Frame
 from runtime.synchroniser import Synchroniser
 
@@ -46,8 +47,10 @@ def run(synchroniser, frames):
                 synchroniser.end(camera)
 
 
-def make(offsets_s=None, tolerance_s=0.022, buffer_frames=32, cameras=CAMERAS):
-    return Synchroniser(cameras, "rgb", offsets_s or {}, tolerance_s, buffer_frames)
+def make(offsets_s=None, tolerance_s=0.022, buffer_frames=32, cameras=CAMERAS, **waits):
+    return Synchroniser(
+        cameras, "rgb", FixedClocks(offsets_s or {}), tolerance_s, buffer_frames, **waits
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -110,14 +113,68 @@ def test_it_waits_until_no_nearer_frame_can_come():
     assert synchroniser.statistics.unpaired == {"nir": 1}
 
 
-def test_impatience_gives_a_mask_rather_than_nothing():
-    synchroniser = make()
+def test_a_lost_camera_is_masked_until_it_gives_a_frame_again():
+    synchroniser = make(cameras=("rgb", "nir"))
     synchroniser.push("rgb", frame(1.0))
     assert synchroniser.pop() is None
-    triplet = synchroniser.pop(impatient=True)
+    synchroniser.lose("nir")
+    triplet = synchroniser.pop()
     assert triplet is not None
     assert list(triplet.frames) == ["rgb"]
-    assert synchroniser.pop(impatient=True) is None
+    synchroniser.push("nir", frame(1.04))
+    assert synchroniser.pop() is None
+    synchroniser.push("rgb", frame(1.04))
+    triplet = synchroniser.pop()
+    assert triplet is not None
+    assert set(triplet.frames) == {"rgb", "nir"}
+
+
+def test_no_camera_is_waited_for_longer_than_allowed():
+    synchroniser = make(cameras=("rgb", "nir"), max_wait_s=0.2)
+    synchroniser.push("nir", frame(0.5))
+    synchroniser.push("rgb", frame(0.5))
+    assert synchroniser.pop(0.5) is not None
+    synchroniser.push("rgb", frame(0.54))
+    assert [synchroniser.pop(now_s) is None for now_s in (0.55, 0.69, 0.74)] == [True, True, False]
+
+
+def test_a_silent_camera_delays_only_the_first_triplet():
+    synchroniser = make(cameras=("rgb", "nir"), max_wait_s=0.2)
+    synchroniser.push("nir", frame(0.96))
+    for i in range(7):
+        synchroniser.push("rgb", frame(1.0 + i * PERIOD_S))
+    assert [synchroniser.pop(1.24) is not None for _ in range(9)] == [True] * 8 + [False]
+
+
+def test_overtaken_frames_are_put_in_order():
+    synchroniser = make(cameras=("rgb", "nir"), max_wait_s=0.2, reorder_s=0.1)
+    for i in (0, 2, 1, 3):
+        synchroniser.push("rgb", frame(i * PERIOD_S, i))
+    for i in (0, 1, 3, 2):
+        synchroniser.push("nir", frame(i * PERIOD_S, i))
+    triplets = [synchroniser.pop(0.12) for _ in range(4)]
+    assert [[f.index for f in t.frames.values()] for t in triplets if t] == [
+        [i, i] for i in range(4)
+    ]
+    assert synchroniser.statistics.unpaired.total() == 0
+
+
+def test_a_late_frame_is_dropped_and_counted():
+    synchroniser = make(cameras=("rgb", "nir"), max_wait_s=0.2)
+    synchroniser.push("rgb", frame(1.0))
+    assert synchroniser.pop(1.2) is not None
+    synchroniser.push("nir", frame(0.99))
+    assert synchroniser.statistics.late == {"nir": 1}
+    assert synchroniser.pop(2.0) is None
+
+
+def test_a_camera_of_twice_the_rate_makes_no_triplets_of_its_own():
+    frames = {
+        "rgb": [frame(i * 0.08) for i in range(20)],
+        "nir": [frame(i * 0.04) for i in range(40)],
+    }
+    triplets = run(make(cameras=("rgb", "nir")), frames)
+    assert sum("rgb" not in t.frames for t in triplets) <= 4  # until the period is known
 
 
 def test_buffers_are_bounded():
