@@ -16,6 +16,10 @@ class CameraLost(Exception):  # noqa: N818 it is an event of every day, not an e
     """The camera cannot be reached, or no longer; the message is one line without credentials."""
 
 
+class CameraRefused(CameraLost):
+    """The camera knows no such user; asking again and again makes cameras lock the account."""
+
+
 @dataclass(frozen=True)
 class Shot:
     """One picture as a camera gave it."""

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final
 
 from runtime.config import SourceConfig
-from runtime.sources.camera import Camera, CameraLost, Connect, Shot
+from runtime.sources.camera import Camera, CameraLost, CameraRefused, Connect, Shot
 from runtime.sources.capture_time import CaptureClock
 from runtime.sources.reading import (
     End,
@@ -24,6 +24,8 @@ from runtime.sources.reading import (
 )
 
 CLOSE_S: Final = 0.5
+REFUSED_S: Final = 30.0
+"""Wait after a refused login, s."""
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +119,8 @@ class LiveSource:
                     self._follow(camera)
             except CameraLost as error:
                 self._lose(str(error))
-                self._stop.wait(self._backoff.next_s())
+                refused = isinstance(error, CameraRefused)
+                self._stop.wait(REFUSED_S if refused else self._backoff.next_s())
 
     def _follow(self, camera: Camera) -> None:
         """Hand on what ``camera`` gives until it is lost or this source is closed."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from mambapro.cli import InputError
+from pathlib import Path
+
 from runtime.config import SourceConfig
-from runtime.sources import pattern
+from runtime.sources import gstreamer, network, pattern, v4l2
+from runtime.sources.camera import Connect
 from runtime.sources.file import FileSource
+from runtime.sources.folder import FolderSource
 from runtime.sources.live import LiveSource
 from runtime.sources.reading import Source
-from runtime.sources.uri import parse
+from runtime.sources.uri import Uri, parse
 
 
 def open_source(uri: str, config: SourceConfig | None = None) -> Source:
@@ -18,8 +21,18 @@ def open_source(uri: str, config: SourceConfig | None = None) -> Source:
     """
     config = config or SourceConfig()
     parts = parse(uri)
-    if parts.scheme == "file":
-        return FileSource(parts.target, config.queue_frames)
-    if parts.scheme == "pattern":
-        return LiveSource(parts.shown, pattern.connector(parts), config)
-    raise InputError(f"cannot open {parts.shown}: {parts.scheme}: is not served yet")
+    if parts.scheme != "file":
+        return LiveSource(parts.shown, _connector(parts, config), config)
+    if Path(parts.target).is_dir():
+        return FolderSource(parts.target, config.folder_fps, config.queue_frames)
+    return FileSource(parts.target, config.queue_frames)
+
+
+def _connector(uri: Uri, config: SourceConfig) -> Connect:
+    if uri.scheme == "pattern":
+        return pattern.connector(uri)
+    if uri.scheme == "v4l2":
+        return v4l2.connector(uri, config)
+    if uri.scheme == "gst":
+        return gstreamer.connector(uri, config)
+    return network.connector(uri, config)
