@@ -138,7 +138,7 @@ def test_server_killed_and_restarted(server, view):
     killed_s = time.monotonic()
     server.stop()
     detected_s = viewer.until_state("lost")
-    viewer.watch(1.5)
+    viewer.watch(1.0)
     last, before = len(viewer.frames) - 1, viewer.frames[-1]
     assert viewer.source.status().state == "lost"
     assert "127.0.0.1" not in viewer.source.status().reason  # it says why, not where
@@ -233,7 +233,7 @@ def test_corrupt_packets(server, view):
         detected_s = viewer.until(
             lambda v: v.source.status().dropped > 0 or v.source.status().reconnects > 0
         )
-        viewer.watch(3.0)
+        viewer.watch(2.0)
         proxy.harm = 0.0
         healed_s = time.monotonic()
         viewer.until(lambda v: v.frames[-1].arrival_s > healed_s)

@@ -15,6 +15,7 @@ from runtime.sources.live import Backoff, LiveSource
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 QUICK = SourceConfig(backoff_min_s=0.01, backoff_max_s=0.02, stalled_after_s=0.05)
 LONGEST_S = 5.0
+SURPRISE = "cannot parse 'rtsp://me:secret@camera/1'"
 
 
 class Script:
@@ -82,9 +83,9 @@ def test_it_starts_connecting_and_is_live_with_the_first_picture(start):
     assert source.status().state == "live"
 
 
-def test_it_comes_back_after_every_kind_of_loss(start):
+def test_it_comes_back_after_every_kind_of_loss(start, caplog):
     script = Script(
-        CameraLost("refused"), ["picture", CameraLost("cut")], CameraLost("refused"), ["picture"]
+        CameraLost("refused"), ["picture", CameraLost("cut")], ValueError(SURPRISE), ["picture"]
     )
     source = start(script)
     frames = []
@@ -96,6 +97,8 @@ def test_it_comes_back_after_every_kind_of_loss(start):
     assert [f.index for f in frames] == [0, 1]
     assert source.status().reconnects == 1
     assert script.closed == 1  # the connection that was cut
+    assert "ValueError: cannot parse 'rtsp://***@camera/1'; trying again" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_status_says_what_happened_and_since_when(start, caplog):

@@ -22,6 +22,7 @@ from runtime.sources.reading import (
     State,
     TimeSource,
 )
+from runtime.sources.uri import redact
 
 CLOSE_S: Final = 0.5
 REFUSED_S: Final = 30.0
@@ -117,10 +118,17 @@ class LiveSource:
             try:
                 with contextlib.closing(self._connect()) as camera:
                     self._follow(camera)
+            except CameraRefused as error:
+                self._lose(str(error))
+                self._stop.wait(REFUSED_S)
             except CameraLost as error:
                 self._lose(str(error))
-                refused = isinstance(error, CameraRefused)
-                self._stop.wait(REFUSED_S if refused else self._backoff.next_s())
+                self._stop.wait(self._backoff.next_s())
+            except Exception as error:
+                # A surprise in a library must not end a camera for months. No traceback: what it
+                # shows may hold the URI.
+                self._lose(redact(f"{type(error).__name__}: {error}"))
+                self._stop.wait(self._backoff.next_s())
 
     def _follow(self, camera: Camera) -> None:
         """Hand on what ``camera`` gives until it is lost or this source is closed."""
