@@ -3,6 +3,8 @@
 This is the way to a Jetson's hardware decoder and CSI cameras, as in
 ``gst:rtspsrc location=rtsp://camera/1 ! rtph264depay ! h264parse ! nvv4l2decoder ! nvvidconv !
 video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! appsink drop=1``.
+Where OpenCV knows no timeout of reading (4.6 does not), ``watchdog timeout=5000`` before the
+appsink ends a pipeline that has stopped.
 """
 
 from __future__ import annotations
@@ -26,18 +28,11 @@ class GstCamera:
         """Start ``pipeline``; CameraLost when that fails."""
         self.damaged = 0
         self._read_s = config.read_timeout_s
-        self._capture = cv2.VideoCapture(
-            pipeline,
-            cv2.CAP_GSTREAMER,
-            [
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-                round(1e3 * config.connect_timeout_s),
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-                round(1e3 * config.read_timeout_s),
-            ],
-        )
+        # OpenCV 4.6 refuses to open with a timeout that it does not know; setting one is harmless.
+        self._capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
         if not self._capture.isOpened():
             raise CameraLost("the pipeline does not start; GST_DEBUG=3 tells why on stderr")
+        self._capture.set(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(1e3 * self._read_s))
 
     def read(self) -> list[Shot]:
         """Wait for the next picture."""
@@ -66,10 +61,20 @@ def connector(uri: Uri, config: SourceConfig) -> Connect:
             "--system-site-packages), or an rtsp:// or v4l2:// uri"
         )
 
+    _silence_opencv()
+
     def connect() -> Camera:
         return GstCamera(uri.target, config)
 
     return connect
+
+
+def _silence_opencv() -> None:
+    """Switch OpenCV's own log off: its warnings quote pipelines, which may hold passwords."""
+    if hasattr(cv2.utils, "logging"):  # OpenCV 5
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    else:
+        getattr(cv2, "setLogLevel")(0)  # noqa: B009 the stubs are of OpenCV 5
 
 
 def opencv_has_gstreamer() -> bool:
