@@ -355,7 +355,8 @@ def load_rigs(path: Path) -> tuple[RigConfig, ...]:
 
 def one_camera_rig(uri: str) -> RigConfig:
     """Return a rig whose near infrared and thermal cameras are missing."""
-    return RigConfig(name=Path(uri).stem, cameras={"rgb": CameraConfig(uri)})
+    name = Path(uri).stem if is_path(uri) else "camera"  # a URI may hold a password
+    return RigConfig(name=name, cameras={"rgb": CameraConfig(uri)})
 
 
 def _located(rig: RigConfig, folder: Path) -> RigConfig:

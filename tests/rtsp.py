@@ -22,14 +22,14 @@ PACKAGES = (
 )
 
 
-def require_rtsp_server() -> None:
+def require_rtsp_server(python: str = PYTHON) -> None:
     """Skip the test when the server's packages are missing; in CI, fail."""
     code = (
         "import gi; gi.require_version('GstRtspServer', '1.0'); "
         "from gi.repository import Gst, GstRtspServer; Gst.init(None); "
         "assert Gst.ElementFactory.find('rtph264pay') and Gst.ElementFactory.find('appsrc')"
     )
-    done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
     if done.returncode:
         words = f"the RTSP server needs {PACKAGES}: {done.stderr.strip()[-200:]}"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(words)
@@ -81,7 +81,7 @@ class RtspServer:
     ) -> None:
         """Serve ``clips`` by mount, to who knows ``login`` (user:password) if one is given.
 
-        ``folder`` keeps what is made of the clips; the first ``port`` is a free one if 0.
+        ``folder`` keeps what is made of the clips, for the next time too. ``port`` 0 is a free one.
         """
         self.folder, self.login, self.port = folder, login, port
         self.address = "127.0.0.1"
@@ -136,7 +136,9 @@ class RtspServer:
 
     def _converted(self, clip: Path) -> Path:
         output = self.folder / f"{clip.parent.name}-{clip.stem}.units"
-        return output if output.exists() else access_units(clip, output)
+        if not output.exists() or output.stat().st_mtime < clip.stat().st_mtime:
+            access_units(clip, output.with_suffix(".part")).replace(output)
+        return output
 
     def _command(self, *words: str) -> None:
         assert self._process is not None

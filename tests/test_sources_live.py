@@ -1,20 +1,18 @@
 """Cameras that fail, against a real RTSP server: what is noticed when, what heals, what is lost."""
 
 import time
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import replace
 
 import pytest
 
 from runtime.config import SourceConfig
-from runtime.sources import End, Failure, Frame, open_source
+from runtime.sources import open_source
 from tests.bad_network import Proxy, SilentServer
-from tests.numbered_clips import FPS, number_of, numbered_clip
+from tests.numbered_clips import FPS, numbered_clip
 from tests.reliability import record
 from tests.rtsp import RtspServer, require_rtsp_server
+from tests.viewer import CLIP_FRAMES, Viewer
 
-CLIP_FRAMES = 250
-LONGEST_S = 15.0  # of any wait; nothing here comes near it
 QUICK = SourceConfig(read_timeout_s=1.5, connect_timeout_s=1.5, stalled_after_s=0.4)
 
 
@@ -37,55 +35,6 @@ def made(tmp_path_factory):
 def server(clips, made):
     with RtspServer({"rgb": clips["small"]}, made) as running:
         yield running
-
-
-@dataclass
-class Viewer:
-    """Reads a source as a rig does, and remembers what it saw and when."""
-
-    source: object
-    frames: list = field(default_factory=list)
-    numbers: list = field(default_factory=list)
-    states: list = field(default_factory=list)
-
-    def until(self, condition, longest_s=LONGEST_S):
-        """Read until ``condition(self)`` holds; return when that was, s."""
-        end_s = time.monotonic() + longest_s
-        while True:
-            reading = self.source.read(0.02)
-            assert not isinstance(reading, (Failure, End))
-            now_s = time.monotonic()
-            if isinstance(reading, Frame):
-                self.frames.append(reading)
-                self.numbers.append(number_of(reading.picture))
-            state = self.source.status().state
-            if not self.states or self.states[-1] != state:
-                self.states.append(state)
-            if condition(self):
-                return now_s
-            assert now_s < end_s, (self.source.status(), len(self.frames), self.states)
-
-    def watch(self, seconds):
-        end_s = time.monotonic() + seconds
-        return self.until(lambda _: time.monotonic() >= end_s)
-
-    def until_state(self, *states):
-        return self.until(lambda v: v.states and v.states[-1] in states)
-
-    def until_more(self, count=1):
-        wanted = len(self.frames) + count
-        return self.until(lambda v: len(v.frames) >= wanted)
-
-    def lost(self, since):
-        """Return how many frames did not come since frame ``since``, by the clock."""
-        seconds = self.frames[-1].arrival_s - self.frames[since].arrival_s
-        return max(0, round(seconds * FPS) + 1 - len(self.frames[since:]))
-
-    def missing(self, since=0):
-        """Return how many of the numbers that were sent since frame ``since`` did not come."""
-        numbers = self.numbers[since:]
-        steps = [(b - a) % CLIP_FRAMES for a, b in pairwise(numbers)]
-        return sum(steps) - len(steps)
 
 
 @pytest.fixture
@@ -311,3 +260,23 @@ def test_a_slow_reader_gets_the_newest(server, view):
     assert 8 <= dropped <= 15
     viewer.until_more(1)
     assert viewer.frames[-1].index >= taken + 8
+
+
+def test_the_server_ends_with_the_process_that_started_it(clips, made):
+    server = RtspServer({"rgb": clips["small"]}, made)
+    server.start()
+    server._process.stdin.close()  # as when this process dies
+    assert server._process.wait(5.0) == 0
+    server._process.stdout.close()
+
+
+def test_in_ci_a_missing_server_is_a_failure(monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no module named gi >&2; exit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="rtsp-server"):
+        require_rtsp_server(str(python))
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception):
+        require_rtsp_server(str(python))

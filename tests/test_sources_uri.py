@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mambapro.cli import InputError
-from runtime.config import CameraConfig, RigConfig, load_rigs
+from runtime.config import CameraConfig, RigConfig, load_rigs, one_camera_rig
 from runtime.sources import open_source, redact
 from runtime.sources.uri import parse
 
@@ -37,6 +37,7 @@ def test_what_is_shown_of_a_uri_holds_no_secret(uri):
         repr(camera),
         repr(RigConfig("gate", {"rgb": camera})),
         repr(replace(camera, offset_s=1.0)),
+        one_camera_rig(uri).name,
     ]
     assert all(SECRET not in text and "admin:" not in text for text in shown), shown
 

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from mambapro.cli import InputError
 from runtime.sources.read_ahead import QUEUE_FRAMES, ReadAhead
 from runtime.sources.reading import Frame, TimeSource
+from runtime.sources.uri import redact
 
 MAX_BAD_PACKETS: Final = 25
 
@@ -56,10 +57,10 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
     try:
         container = av.open(path, mode="r")
     except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"cannot open clip {path}: {_reason(error)}") from error
+        raise InputError(f"cannot open clip {redact(path)}: {_reason(error)}") from None
     if not container.streams.video:
         container.close()
-        raise InputError(f"cannot open clip {path}: it has no video stream")
+        raise InputError(f"cannot open clip {redact(path)}: it has no video stream")
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1  # the rigs' cameras are the parallelism
     return container, stream
@@ -74,9 +75,9 @@ def decoded(container: InputContainer, stream: VideoStream, path: str) -> Iterat
         except av.error.FFmpegError as error:
             bad += 1
             if bad > MAX_BAD_PACKETS:
-                raise InputError(f"cannot decode clip {path}: {_reason(error)}") from error
+                raise InputError(f"cannot decode clip {redact(path)}: {_reason(error)}") from error
     if bad:
-        log.warning("%s: %d packets could not be decoded and were skipped", path, bad)
+        log.warning("%s: %d packets could not be decoded and were skipped", redact(path), bad)
 
 
 def frame_time(frame: VideoFrame, index: int, frame_rate: float) -> tuple[float, TimeSource]:
