@@ -90,3 +90,11 @@ def test_a_new_connection_reads_the_machines_clock_again():
     ours.connected()
     after = ours.stamp(shot)
     assert (after.connection, after.time_s) == (1, UNIX_S + 3600.0)
+
+
+def test_a_jump_is_seen_after_days_of_drift_too():
+    ours = clock()
+    for i in range(20_000):  # the camera's clock falls 20 s behind
+        arrival_s = 2.0 * i
+        ours.stamp(Shot(PICTURE, arrival_s, pts_s=arrival_s * (1 - 500e-6)))
+    assert ours.stamp(Shot(PICTURE, 40_000.0, pts_s=40_000.0 * (1 - 500e-6) + 5.0)).connection == 1

@@ -4,6 +4,7 @@ import http.server
 import threading
 import time
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from mambapro.cli import InputError
 from runtime.config import SourceConfig
 from runtime.sources import End, Failure, Frame, gstreamer, open_source
+from runtime.sources.av_camera import AvCamera
+from runtime.sources.camera import CameraLost
 from tests.numbered_clips import number_of, numbered, numbered_clip
 
 QUICK = SourceConfig(connect_timeout_s=1.0, read_timeout_s=1.0)
@@ -168,3 +171,27 @@ def test_a_pipeline_gives_pictures_and_is_started_again(tmp_path, monkeypatch):
     assert frames[-1].connection == 1
     assert {f.time_source for f in frames} == {"arrival"}
     assert asked[0] == ("nvarguscamerasrc ! appsink", cv2.CAP_GSTREAMER)
+
+
+def test_damaged_pictures_are_counted_and_not_given(tmp_path):
+    clip = numbered_clip(tmp_path / "clip.mp4", 100)
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        to_bytes = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", stream)
+        packets = [p for p in container.demux(stream) if p.size]
+        units = bytearray(b"".join(bytes(u) for p in packets for u in to_bytes.filter(p)))
+    rng = np.random.default_rng(1)
+    for at in rng.integers(200, len(units), 12):
+        units[at] ^= 1 << rng.integers(8)
+    path = tmp_path / "damaged.h264"
+    path.write_bytes(units)
+    camera = AvCamera(str(path), {}, open_s=5.0, read_s=5.0, slice_s=5.0)
+    pictures = []
+    with pytest.raises(CameraLost, match="ended the stream"):
+        while True:
+            pictures += [shot.picture for shot in camera.read()]
+    camera.close()
+    assert camera.damaged > 0
+    assert len(pictures) + camera.damaged == 100
+    numbers = [number_of(picture) for picture in pictures]
+    assert numbers == sorted(set(numbers))  # none shows a number that it should not

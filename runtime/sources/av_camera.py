@@ -73,6 +73,7 @@ class AvCamera:
         self._reformatter = VideoReformatter()  # one a camera; `to_ndarray` makes one a picture
         self._packets: Iterator[Packet[VideoStream]] = self._container.demux(self._stream)
         self._packet_s = time.monotonic()
+        self._whole = True
         self._wallclock_offset_s: float | None = None
         self._last: tuple[float, float] | None = None  # time stamp and arrival of a picture, s
 
@@ -86,11 +87,12 @@ class AvCamera:
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
+            self._whole = False
             self.damaged += 1
             return []
-        good = [f for f in frames if isinstance(f, VideoFrame) and not f.is_corrupt]
-        self.damaged += len(frames) - len(good)
-        return [self._shot(frame, arrival_s) for frame in good]
+        whole = [frame for frame in frames if self._is_whole(frame)]
+        self.damaged += len(frames) - len(whole)
+        return [self._shot(frame, arrival_s) for frame in whole]
 
     def close(self) -> None:
         """Close the stream."""
@@ -111,6 +113,17 @@ class AvCamera:
             raise CameraLost(f"nothing came for {now_s - self._packet_s:.1f} s")
         self._packets = self._container.demux(self._stream)
         return None
+
+    def _is_whole(self, frame: VideoFrame) -> bool:
+        """Return whether ``frame`` is as it was sent: what follows damage inherits it.
+
+        That is until the next key frame, and FFmpeg flags the damaged picture alone.
+        """
+        if frame.is_corrupt:
+            self._whole = False
+        elif frame.key_frame:
+            self._whole = True
+        return self._whole
 
     def _note_wallclock(self, packet: Packet[VideoStream]) -> None:
         """Remember how the camera's clock, by its latest RTCP sender report, goes with pts."""
