@@ -28,7 +28,7 @@ from runtime.replay import ReplayFeed
 from runtime.report import Watch, report
 from runtime.scoring import Scorer, read_truth
 from runtime.sinks import JsonLinesSink
-from runtime.synchroniser import SyncStatistics
+from runtime.sync_statistics import SyncStatistics
 from runtime.tape import TapedFeed
 
 RIGS_AT_ONCE: Final = 8

@@ -16,7 +16,8 @@ from runtime.config import RigConfig, StreamConfig, SyncConfig
 from runtime.feed import Due, Instant, RigBegins, RigEnds
 from runtime.preflight import Preflight, preflight
 from runtime.sources import End, Failure, Frame, Source, open_source
-from runtime.synchroniser import Synchroniser, SyncStatistics, Triplet
+from runtime.sync_statistics import SyncStatistics
+from runtime.synchroniser import Synchroniser, Triplet
 
 SAME_INSTANT_S: Final = 0.02
 """Triplets of several rigs that are less apart are worked on side by side."""

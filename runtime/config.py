@@ -167,8 +167,6 @@ class LiveConfig:
     then is background."""
     patience_s: float = 8.0
     """A camera that gave no picture this long after the start is reported as lost, s."""
-    max_wait_s: float = 0.3
-    """A triplet waits at most this long for a camera whose frame is late, s."""
     latency_budget_s: float = 0.4
     """Work that begins later than this after its frames arrived raises the load, s."""
     remember_s: float = 300.0
@@ -179,7 +177,7 @@ class LiveConfig:
     """A recording for replay ends after this long, s."""
 
     def __post_init__(self) -> None:
-        for name in ("warm_up_s", "max_wait_s", "latency_budget_s", "drain_s", "tape_s"):
+        for name in ("warm_up_s", "latency_budget_s", "drain_s", "tape_s"):
             if not getattr(self, name) > 0:
                 raise InputError(f"live.{name} must be over 0, got {getattr(self, name)}")
 

@@ -14,7 +14,8 @@ from mambapro.contract import Modality
 from runtime.config import RigConfig
 from runtime.preflight import Preflight
 from runtime.sources import State
-from runtime.synchroniser import SyncStatistics, Triplet
+from runtime.sync_statistics import SyncStatistics
+from runtime.synchroniser import Triplet
 
 
 @dataclass(frozen=True)

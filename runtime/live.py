@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from mambapro.cli import InputError
@@ -13,7 +14,7 @@ from runtime.config import RigConfig, StreamConfig
 from runtime.feed import Due, Instant, Notice
 from runtime.live_rig import LiveRig
 from runtime.load import LoadControl
-from runtime.synchroniser import SyncStatistics
+from runtime.sync_statistics import SyncStatistics
 
 POLL_S: Final = 0.005
 TICK_S: Final = 0.1
@@ -30,11 +31,16 @@ class LiveFeed:
         self._config = config
         self._stop = threading.Event()
         self._wanted: Sequence[RigConfig] | None = None
+        self._pool = ThreadPoolExecutor(1, "clocks")
         self._rigs: dict[str, LiveRig] = {}
         self._load = LoadControl(config.live.latency_budget_s)
         self._closed: dict[str, SyncStatistics] = {}
-        for rig in rigs:
-            self._rigs[rig.name] = LiveRig(rig, config)
+        try:
+            for rig in rigs:
+                self._rigs[rig.name] = LiveRig(rig, config, self._pool)
+        except BaseException:
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[Instant]:
         """Give what the cameras give, until :meth:`stop`."""
@@ -72,6 +78,7 @@ class LiveFeed:
         self._stop.set()
         for rig in self._rigs.values():
             rig.close()
+        self._pool.shutdown()
 
     def _pressure(self, due: Sequence[Due], now: float) -> int:
         arrivals = [frame.arrival_s for item in due for frame in item.triplet.frames.values()]
@@ -94,7 +101,7 @@ class LiveFeed:
         for name, rig in new.items():
             if name not in self._rigs:
                 try:
-                    self._rigs[name] = LiveRig(rig, self._config)
+                    self._rigs[name] = LiveRig(rig, self._config, self._pool)
                 except InputError as error:
                     log.error("rig %s cannot be watched: %s", name, error)
         log.info("watching %s", ", ".join(self._rigs) or "no rig")

@@ -6,18 +6,25 @@ import contextlib
 import dataclasses
 import logging
 import time
+from concurrent.futures import Executor
 from typing import Final
 
 import cv2
 import numpy as np
 
 from mambapro.contract import Modality
-from runtime.clocks import ClockTracker
+from runtime.clocks import TrackedClocks
 from runtime.config import RigConfig, StreamConfig
+from runtime.content_offsets import ContentOffsets
 from runtime.feed import CameraChange, Notice, RigBegins, RigEnds
+from runtime.preflight import homographies
 from runtime.sources import Frame, Source, SourceStatus, State, open_source
-from runtime.synchroniser import Synchroniser, SyncStatistics, Triplet
+from runtime.sync_statistics import SyncStatistics
+from runtime.synchroniser import Synchroniser, Triplet
 from runtime.warm_up import WarmUp
+
+EPOCH_S: Final = time.time() - time.monotonic()
+"""What makes a time of this process's own clock one since 1970; it stays when that clock is set."""
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +32,29 @@ log = logging.getLogger(__name__)
 class LiveRig:
     """Polled by the feed's thread; each source reads and decodes in a thread of its own."""
 
-    def __init__(self, rig: RigConfig, config: StreamConfig) -> None:
-        """Begin to connect to the cameras of ``rig``."""
+    def __init__(self, rig: RigConfig, config: StreamConfig, pool: Executor) -> None:
+        """Begin to connect to the cameras of ``rig``; clocks are compared now and then in ``pool``.
+
+        InputError when a camera can never give a picture.
+        """
         self.rig: Final = rig
         self._config = config
         self._warm_up: WarmUp | None = WarmUp(rig, config.live.warm_up_s, config.detect.width_px)
         self._sizes: dict[Modality, tuple[int, int]] = {}
-        self._clocks = {m: ClockTracker(offset_s=c.offset_s) for m, c in rig.cameras.items()}
+        prior_s = {m: camera.offset_s for m, camera in rig.cameras.items()}
+        clocks = TrackedClocks(prior_s)
         sync = config.sync
+        self._content = ContentOffsets(
+            rig.name, rig.reference, homographies(rig), prior_s, clocks, sync, pool
+        )
         self._synchroniser = Synchroniser(
-            tuple(rig.cameras), rig.reference, self._clocks,
-            sync.tolerance_s, sync.buffer_frames, config.live.max_wait_s,
+            tuple(rig.cameras), rig.reference, clocks, sync.tolerance_s, sync.buffer_frames,
+            sync.max_wait_s, sync.reorder_s,
         )  # fmt: skip
         self._told: dict[Modality, State] = {}
         self._opened_s = time.time()
         with contextlib.ExitStack() as owner:
+            owner.callback(self._content.close)
             self._sources: dict[Modality, Source] = {
                 m: owner.enter_context(contextlib.closing(open_source(c.uri, config.source)))
                 for m, c in rig.cameras.items()
@@ -52,7 +67,7 @@ class LiveRig:
         return self._synchroniser.statistics
 
     def status(self) -> dict[Modality, SourceStatus]:
-        """Return how each camera is."""
+        """Return how each camera is; safe to call from any thread."""
         return {m: source.status() for m, source in self._sources.items()}
 
     def poll(self) -> tuple[list[Notice], Triplet | None]:
@@ -61,6 +76,7 @@ class LiveRig:
             while isinstance(frame := source.read(0.0), Frame):
                 self._take(modality, frame)
         notices = self._changes()
+        triplet = self._synchroniser.pop(time.monotonic())
         if self._warm_up is not None:
             before = self._warm_up.finished()
             if before is None:
@@ -68,7 +84,9 @@ class LiveRig:
             log.info("%s: watching, %.1f frames/s", self.rig.name, before.frame_rate)
             self._warm_up, self._sizes = None, dict(before.sizes)
             notices.append(RigBegins(self.rig, before))
-        return notices, self._synchroniser.pop(time.monotonic())
+        if triplet is None:
+            return notices, None
+        return notices, dataclasses.replace(triplet, time_s=triplet.time_s + EPOCH_S)
 
     def leave(self) -> list[Notice]:
         """Let go of the cameras; return the notice that the rig is over, if it had begun."""
@@ -81,31 +99,34 @@ class LiveRig:
 
     def _take(self, modality: Modality, frame: Frame) -> None:
         if self._warm_up is not None:
-            self._clocks[modality].add(frame)
             self._warm_up.add(modality, frame)
-        else:
-            self._synchroniser.push(modality, self._fitted(modality, frame))
+        frame = self._fitted(modality, frame)
+        time_s = self._synchroniser.push(modality, frame)
+        if time_s is not None and self._config.sync.estimate:
+            self._content.add(modality, frame.picture, time_s)
 
     def _fitted(self, modality: Modality, frame: Frame) -> Frame:
-        """Scale a picture to the size that the rig began with, which homographies are for."""
-        size = self._sizes.setdefault(modality, frame.picture.shape[:2])
-        if frame.picture.shape[:2] == size:
+        """Scale a picture to the size that its camera began with, which homographies are for."""
+        height, width = frame.picture.shape[:2]
+        rows, columns = self._sizes.setdefault(modality, (height, width))
+        if (height, width) == (rows, columns):
             return frame
-        picture = cv2.resize(frame.picture, size[::-1], interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(frame.picture, (columns, rows), interpolation=cv2.INTER_AREA)
         return dataclasses.replace(frame, picture=np.asarray(picture, np.uint8))
 
     def _changes(self) -> list[Notice]:
         """Return the cameras that went or came since the last poll; at first all are expected."""
         changes: list[Notice] = []
-        now_s = time.time()
+        waiting = time.time() - self._opened_s < self._config.live.patience_s
         for modality, status in self.status().items():
-            state = status.state
-            if state == "connecting" and now_s - self._opened_s < self._config.live.patience_s:
+            if waiting and status.frames == 0:
                 continue
             before = self._told.get(modality, "live")
-            if (state == "live") != (before == "live"):
+            if (status.state == "live") != (before == "live"):
                 changes.append(
-                    CameraChange(self.rig.name, modality, state, status.reason, status.since_s)
+                    CameraChange(
+                        self.rig.name, modality, status.state, status.reason, status.since_s
+                    )
                 )
-            self._told[modality] = state
+            self._told[modality] = status.state
         return changes

@@ -19,7 +19,8 @@ from runtime.feed import CameraChange, Due, Instant, Notice, RigBegins, RigEnds
 from runtime.offsets import ClockOffset
 from runtime.preflight import Preflight
 from runtime.sources import Frame, decoded, open_video
-from runtime.synchroniser import SyncStatistics, Triplet
+from runtime.sync_statistics import SyncStatistics
+from runtime.synchroniser import Triplet
 from runtime.tape import INSTANTS, SETTINGS
 
 log = logging.getLogger(__name__)

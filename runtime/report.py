@@ -10,7 +10,7 @@ from mambapro.contract import MODALITIES, Modality
 from runtime.identification import Sighting
 from runtime.offsets import ClockOffset
 from runtime.scoring import Scorer
-from runtime.synchroniser import SyncStatistics
+from runtime.sync_statistics import SyncStatistics
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from mambapro.preprocess import Picture
 from runtime.config import StreamConfig
 from runtime.feed import Feed, Instant, Notice, RigBegins, RigEnds
 from runtime.preflight import Preflight
-from runtime.synchroniser import SyncStatistics
+from runtime.sync_statistics import SyncStatistics
 
 INSTANTS: Final = "instants.jsonl"
 SETTINGS: Final = "settings.yaml"
