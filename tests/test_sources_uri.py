@@ -95,6 +95,8 @@ def test_our_own_options_do_not_reach_the_camera():
         ("usb:left", "usb: takes a number"),
         ("pattern://?size=big", "size must be WIDTHxHEIGHT, got 'big'"),
         ("pattern://?size=0x0", "size must be"),
+        ("pattern://?sise=64x64", "pattern: has no option sise; it has size and fps"),
+        ("file:///clip.mp4?fps=5", "file: has no option fps; it has none"),
         ("pattern://?fps=none", "fps must be over 0"),
         ("pattern://?fps=nan", "fps must be over 0"),
     ],

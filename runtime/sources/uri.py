@@ -56,7 +56,14 @@ def parse(uri: str) -> Uri:
             f"{', '.join(f'{known}:' for known in SCHEMES)}"
         )
     parts = urlsplit(uri)
-    return Uri(scheme, unquote(parts.netloc + parts.path), dict(parse_qsl(parts.query)), shown)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    legal = () if scheme == "file" else ("size", "fps")
+    if unknown := sorted(set(options) - set(legal)):
+        raise InputError(
+            f"cannot open {shown}: {scheme}: has no option {unknown[0]}; "
+            f"it has {' and '.join(legal) or 'none'}"
+        )
+    return Uri(scheme, unquote(parts.netloc + parts.path), options, shown)
 
 
 def redact(text: str) -> str:
