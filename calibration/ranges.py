@@ -14,7 +14,7 @@ import onnxruntime
 from onnxruntime.quantization.calibrate import HistogramCollector
 
 from calibration.images import Batch
-from mambapro import native
+from calibration.taps import tapped_session
 from mambapro.cli import InputError
 from mambapro.contract import CAMERA, IMAGES, MODALITIES, MODALITY_MASK, Modality
 
@@ -94,9 +94,9 @@ def observe(
     The batches are walked twice: bins need the largest value. InputError when an activation is not
     finite.
     """
-    session = _session(model, taps)
     kept = list(batches)
     names = [tap.name for tap in taps]
+    session = tapped_session(model, names)
     found: dict[str, Histogram] = {}
     for batch in kept:
         for tap, rows in zip(taps, _run(session, names, batch), strict=True):
@@ -139,23 +139,6 @@ def _entropy_range(histogram: Histogram) -> Range:
     collector = HistogramCollector("entropy", False, _ENTROPY_BINS, _ENTROPY_LEVELS, None, "same")
     low, high = collector.get_entropy_threshold((merged, edges, *extremes), _ENTROPY_LEVELS)
     return float(low), float(high)
-
-
-def _session(model: onnx.ModelProto, taps: Sequence[Tap]) -> onnxruntime.InferenceSession:
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(model)
-    del tapped.graph.output[:]
-    tapped.graph.output.extend(
-        onnx.helper.make_tensor_value_info(tap.name, onnx.TensorProto.FLOAT, None) for tap in taps
-    )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    library = native.find_library("onnxruntime")
-    if library is not None:
-        options.register_custom_ops_library(str(library))
-    return onnxruntime.InferenceSession(
-        tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 def _run(
