@@ -63,7 +63,7 @@ runs/%/model.onnx: runs/%/metrics.json $(EXPORTING)
 	$(BIN)/python export/to_onnx.py --checkpoint $(@D)/best.pt
 
 runs/%/compare/report.json: runs/%/model.onnx
-	$(BIN)/python export/compare.py --checkpoint runs/$*/best.pt --output $(@D) $<
+	$(BIN)/python export/compare.py --quick --checkpoint runs/$*/best.pt --output $(@D) $<
 
 $(SCENE):
 	$(BIN)/python -m mambapro.synthetic --scene $(@D) --workers 1

@@ -7,8 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -17,23 +18,26 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
+from export import divergence_report
+from export.candidates import PATTERNS, ScanChoice, open_candidates
+from export.divergence_report import THRESHOLDS
 from export.evaluation_data import read_test_split
 from export.figure import draw
-from export.measure import Candidate, measure
+from export.measure import measure
+from export.opening import Opening
 from export.report import Report
-from export.torch_engine import TorchEngine
+from mambapro import native
 from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
+from mambapro.config import ExperimentConfig, from_dict
 from mambapro.contract import EXIT_CHECK_FAILED, EXIT_DONE
 from mambapro.datasets import Dataset
 from mambapro.environment import environment
 from mambapro.files import in_checkout, replacing, write_json, write_text
-from mambapro.model.weights import Checkpoint, load_checkpoint
-from mambapro.spec import ModelSpec
-from runtime.engines import DEFAULT_PROVIDERS, OnnxEngine
+from runtime.engines import DEFAULT_PROVIDERS
 
 DEFAULT_CHECKPOINT: Final = in_checkout("runs/person/best.pt")
 DEFAULT_MAX_MAP_DROP: Final = 0.5
-DEFAULT_ROUNDS: Final = 30
+DEFAULT_ROUNDS: Final = 100
 PICTURE: Final = "report.png"
 
 _log = logging.getLogger("compare")
@@ -43,14 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare as the arguments say, write the report, return 1 if a model fails."""
     arguments = parse(argv)
     start_logging(arguments.verbose)
-    checkpoint = read_checkpoint(arguments.checkpoint)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    candidates = read_candidates(checkpoint, arguments)
-    dataset = read_test_split(checkpoint.config, arguments.data)
-    _log.info("comparing %d models on %s", len(candidates), describe(dataset))
+    return bisect(arguments) if arguments.bisect else compare(arguments)
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Hold the models against PyTorch."""
+    reference = Opening(arguments.checkpoint, True, arguments.threads, tuple(arguments.providers))
+    with ExitStack() as stack:
+        candidates = open_candidates(reference, arguments.models, arguments.scan, stack)
+        config = from_dict(ExperimentConfig, candidates.compared[0].engine.spec.training)
+        dataset = read_test_split(config, arguments.data)
+        _log.info("comparing %d models on %s", len(candidates.compared), describe(dataset))
+        measured = measure(candidates.compared, dataset, arguments.rounds, quick=arguments.quick)
     report = Report(
-        measure(candidates, dataset, arguments.rounds),
+        measured,
         describe(dataset),
         arguments.max_map_drop,
         {
@@ -59,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "onnxruntime_threads": arguments.threads or "every core",
             "providers": ", ".join(arguments.providers),
         },
+        candidates.left_out,
     )
     write_report(report, arguments.output or arguments.checkpoint.parent / "compare")
     print(report.as_text())
@@ -69,19 +80,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_CHECK_FAILED if report.problems() else EXIT_DONE
 
 
+def bisect(arguments: argparse.Namespace) -> int:
+    """Find the first layer in which two files differ."""
+    if arguments.models or arguments.scan == "both":
+        what = arguments.models[0] if arguments.models else "--scan both"
+        raise InputError(f"--bisect takes its own two files, and one scan: leave out {what}")
+    if arguments.scan == "operator":
+        native.require_library("onnxruntime")
+    found = divergence_report.bisect_files(
+        arguments.bisect,
+        data=arguments.data,
+        pictures=arguments.pictures,
+        threshold=arguments.threshold,
+        threads=arguments.threads,
+        native_scan=arguments.scan != "function",
+    )
+    print(divergence_report.as_text(found, arguments.bisect))
+    if arguments.json:
+        print_json_line(divergence_report.as_json(found, arguments.bisect))
+    return EXIT_DONE if found.first_layer is None else EXIT_CHECK_FAILED
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        description="Compare model files with the PyTorch network they were exported from: "
-        "features, ranking, latency, size. Exit code 1 when ranking suffers or embeddings are "
-        "degenerate."
+        description="Compare model files of all precisions with the PyTorch network they were "
+        "exported from: features, ranking, missing modalities, latency, memory, size. Exit code 1 "
+        "when ranking suffers or embeddings are degenerate. With --bisect: find the first layer in "
+        "which two files differ, exit code 1 if there is one."
     )
     parser.add_argument(
         "models",
         nargs="*",
         type=Path,
         metavar="MODEL",
-        help="model files (default: model.onnx beside the checkpoint)",
+        help=f"model files and engines (default: every {' and '.join(PATTERNS)} beside the "
+        "checkpoint; engines that do not run here are then left out)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -112,11 +146,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         f"(default: {DEFAULT_MAX_MAP_DROP})",
     )
     parser.add_argument(
+        "--scan",
+        choices=get_args(ScanChoice),
+        help="what computes the selective scan of ONNX files: our compiled operator, the function "
+        "in the file, or one after the other (default: the operator if it is built; files that "
+        "were found beside the checkpoint, if float32, both)",
+    )
+    parser.add_argument(
         "--rounds",
         type=_positive,
         default=DEFAULT_ROUNDS,
         metavar="N",
         help=f"timed calls of each model, number (default: {DEFAULT_ROUNDS})",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="leave out missing modalities and memory, which take most of the time (default: off)",
     )
     parser.add_argument(
         "--threads",
@@ -129,49 +175,39 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         default=DEFAULT_PROVIDERS,
         metavar="NAME",
-        help="execution providers of ONNX Runtime, the preferred one first "
-        f"(default: {' '.join(DEFAULT_PROVIDERS)})",
+        help="execution providers of ONNX Runtime, the preferred one first; --bisect runs on the "
+        f"CPU (default: {' '.join(DEFAULT_PROVIDERS)})",
     )
+    _add_bisect_arguments(parser)
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Return the checkpoint; InputError says how to make one."""
-    if not path.is_file():
-        raise InputError(
-            f"there is no checkpoint {path}; train one with train/main.py or give --checkpoint"
-        )
-    return load_checkpoint(path)
-
-
-def read_candidates(checkpoint: Checkpoint, arguments: argparse.Namespace) -> list[Candidate]:
-    """Return PyTorch, then every model file; InputError when one comes from other weights."""
-    source: Path = arguments.checkpoint
-    paths: list[Path] = arguments.models or [source.with_name("model.onnx")]
-    reference = TorchEngine(checkpoint.config, checkpoint.network)
-    candidates = [Candidate("PyTorch", "pytorch", source.stat().st_size, reference)]
-    unique = len({path.name for path in paths}) == len(paths)
-    for path in paths:
-        engine = OnnxEngine(path, threads=arguments.threads, providers=arguments.providers)
-        check_same_weights(engine.spec, reference.spec, path, source)
-        name = path.name if unique else str(path)
-        candidates.append(Candidate(name, target(engine.spec), path.stat().st_size, engine))
-    return candidates
-
-
-def check_same_weights(spec: ModelSpec, reference: ModelSpec, path: Path, source: Path) -> None:
-    """Raise InputError unless ``path`` was exported from the checkpoint ``source``."""
-    if spec.embedding_space != reference.embedding_space:
-        raise InputError(
-            f"{path} was not exported from {source} (embedding space {spec.embedding_space[:12]}, "
-            f"expected {reference.embedding_space[:12]}); export it again or give --checkpoint"
-        )
-
-
-def target(spec: ModelSpec) -> str:
-    """Return what a file was made for: its calibration says so, a float file runs anywhere."""
-    return str((spec.calibration or {}).get("target", "any"))
+def _add_bisect_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("bisection")
+    group.add_argument(
+        "--bisect",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="two ONNX files of one network, of any precision: compare them layer by layer "
+        "instead (default: off)",
+    )
+    limits = ", ".join(f"{name} {value:g}" for name, value in THRESHOLDS.items())
+    group.add_argument(
+        "--threshold",
+        type=_threshold,
+        metavar="ERROR",
+        help="relative error above which a layer of B differs from A's, share (default: that of "
+        f"the coarser precision: {limits})",
+    )
+    group.add_argument(
+        "--pictures",
+        type=_positive,
+        default=divergence_report.DEFAULT_PICTURES,
+        metavar="N",
+        help=f"test triplets to run, number (default: {divergence_report.DEFAULT_PICTURES})",
+    )
 
 
 def describe(dataset: Dataset) -> str:
@@ -194,6 +230,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _threshold(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {value:g}")
     return value
 
 

@@ -11,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mambapro.config import ExperimentConfig
-from mambapro.contract import MODALITIES
+from mambapro.contract import MODALITIES, Modality
 from mambapro.datasets import Dataset, Record, Split, drop_unreadable, load_triplet, read_dataset
 from mambapro.files import in_checkout
 from mambapro.preprocess import stack
 from runtime.engines import Cameras, Embeddings, Engine, Images, Mask
+
+Subset = tuple[Modality, ...]
+"""Modalities that are there."""
 
 _CHUNK: Final = 32
 """Triplets held in memory at once."""
@@ -45,9 +48,23 @@ def read_test_split(config: ExperimentConfig, root: str | Path | None = None) ->
 
 def embed_test_split(engines: Sequence[Engine], dataset: Dataset) -> list[Embedded]:
     """Embed queries and gallery by each engine; pictures are read once."""
-    query = _embed(engines, dataset.query)
-    gallery = query if dataset.gallery is dataset.query else _embed(engines, dataset.gallery)
-    return [Embedded(*pair) for pair in zip(query, gallery, strict=True)]
+    return embed_subsets(engines, dataset, [MODALITIES])[MODALITIES]
+
+
+def embed_subsets(
+    engines: Sequence[Engine], dataset: Dataset, subsets: Sequence[Subset]
+) -> dict[Subset, list[Embedded]]:
+    """Embed queries and gallery as if only the modalities of each subset were there.
+
+    Each subset has one entry an engine; pictures are read once.
+    """
+    query = _embed(engines, dataset.query, subsets)
+    shared = dataset.gallery is dataset.query
+    gallery = query if shared else _embed(engines, dataset.gallery, subsets)
+    return {
+        subset: [Embedded(*pair) for pair in zip(query[subset], gallery[subset], strict=True)]
+        for subset in subsets
+    }
 
 
 def batches(
@@ -65,9 +82,18 @@ def _load(record: Record, size: tuple[int, int]) -> tuple[npt.NDArray[np.uint8],
     return stack({modality: pictures[modality] for modality in MODALITIES}, size)
 
 
-def _embed(engines: Sequence[Engine], split: Split) -> list[Embeddings]:
-    parts: list[list[Embeddings]] = [[] for _ in engines]
-    for batch in batches(split, engines[0].spec.image_size):
-        for engine, embedded in zip(engines, parts, strict=True):
-            embedded.append(engine.embed(*batch))
-    return [np.concatenate(embedded) for embedded in parts]
+def _embed(
+    engines: Sequence[Engine], split: Split, subsets: Sequence[Subset]
+) -> dict[Subset, list[Embeddings]]:
+    parts: dict[Subset, list[list[Embeddings]]] = {
+        subset: [[] for _ in engines] for subset in subsets
+    }
+    for images, mask, camera in batches(split, engines[0].spec.image_size):
+        for subset, by_engine in parts.items():
+            present = np.array([modality in subset for modality in MODALITIES], np.float32)
+            for engine, embedded in zip(engines, by_engine, strict=True):
+                embedded.append(engine.embed(images, mask * present, camera))
+    return {
+        subset: [np.concatenate(embedded) for embedded in by_engine]
+        for subset, by_engine in parts.items()
+    }

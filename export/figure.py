@@ -1,4 +1,4 @@
-"""The picture of a comparison: quality, distance to PyTorch, latency, similarities."""
+"""The picture of a comparison: what accuracy costs, quality, distance to PyTorch, similarities."""
 
 from __future__ import annotations
 
@@ -9,52 +9,120 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
+from export.label_places import label_points
 from export.measure import Measured
-from export.report import Report, percentages
+from export.report import Report
+from export.tables import percentages, signed
 from mambapro.metrics import Floats
 
 _INK: Final = "#1f2933"
 _QUIET: Final = "#7b8794"
 _GRID: Final = "#e4e7eb"
 _GOOD, _BAD = "#1a7f4b", "#c4321c"
-_COLOURS: Final = ("#8a94a3", "#0b6bcb", "#e08a00", "#12906f", "#b4489c", "#6a4fc0")
+_COLOURS: Final = (
+    "#8a94a3", "#0b6bcb", "#63b0f5", "#e08a00", "#12906f", "#b4489c", "#6a4fc0", "#8c5a2b",
+    "#c4321c", "#3d4f5f",
+)  # fmt: skip
 """PyTorch first; told apart by people who confuse red and green, too."""
+_LEGEND_COLUMNS: Final = 5
+_MOST_UPRIGHT_LABELS: Final = 3
+"""Models beside each other whose labels fit without being turned or made smaller."""
+_LEAST_MARGIN_POINTS: Final = 1.0
+"""Of mAP, above and below the points: a hundredth of a point must not look like a gulf."""
 _SMALLEST: Final = 1e-8
 """Distances below are rounding of float32; the logarithmic axis ends there."""
 
 
 def draw(report: Report, path: Path) -> None:
     """Draw ``report`` to the PNG file ``path``."""
-    figure = Figure(figsize=(13.2, 8.6), dpi=140, facecolor="white")
-    axes = figure.subplots(2, 2)
-    figure.subplots_adjust(left=0.075, right=0.975, top=0.79, bottom=0.075, wspace=0.2, hspace=0.46)
+    figure = Figure(figsize=(13.2, 13.2), dpi=140, facecolor="white")
+    axes = figure.subplots(3, 2)
+    figure.subplots_adjust(left=0.075, right=0.975, top=0.84, bottom=0.055, wspace=0.2, hspace=0.44)
     _headline(figure, report)
-    _draw_quality(axes[0, 0], report)
-    _draw_distances(axes[0, 1], report)
-    _draw_latency(axes[1, 0], report)
-    _draw_similarities(axes[1, 1], report)
+    _draw_tradeoff(axes[0, 0], report)
+    _draw_latency(axes[0, 1], report)
+    _draw_quality(axes[1, 0], report)
+    _draw_subsets(axes[1, 1], report)
+    _draw_distances(axes[2, 0], report)
+    _draw_similarities(axes[2, 1], report)
     figure.savefig(str(path))
 
 
 def _headline(figure: Figure, report: Report) -> None:
     passed = not report.problems()
     subject = report.reference.spec.subject
-    figure.text(0.025, 0.95, f"Model files against PyTorch: {subject}", size=18, weight="bold",
+    figure.text(0.025, 0.968, f"Model files against PyTorch: {subject}", size=18, weight="bold",
                 color=_INK)  # fmt: skip
-    figure.text(0.025, 0.92, f"{report.dataset}  ·  {report.environment['device']}", size=10,
+    figure.text(0.025, 0.949, f"{report.dataset}  ·  {report.environment['device']}", size=10,
                 color=_QUIET)  # fmt: skip
     figure.text(
-        0.975, 0.95, "PASSED" if passed else "FAILED", size=13, weight="bold", color="white",
+        0.975, 0.968, "PASSED" if passed else "FAILED", size=13, weight="bold", color="white",
         ha="right", va="center",
         bbox={"boxstyle": "round,pad=0.45", "facecolor": _GOOD if passed else _BAD, "lw": 0},
     )  # fmt: skip
     reason = textwrap.shorten("; ".join(report.problems()), 70, placeholder=" …")
-    figure.text(0.975, 0.905, reason, size=9.5, color=_BAD, ha="right")
+    figure.text(0.975, 0.94, reason, size=9.5, color=_BAD, ha="right")
     for index, model in enumerate(report.models):
-        x = 0.025 + 0.19 * index
-        figure.text(x, 0.882, "■", size=13, color=_colour(index), va="center")
-        figure.text(x + 0.014, 0.883, model.name, size=10.5, color=_INK, va="center")
+        row, column = divmod(index, _LEGEND_COLUMNS)
+        x, y = 0.025 + 0.95 * column / _LEGEND_COLUMNS, 0.926 - 0.017 * row
+        figure.text(x, y, "■", size=13, color=_colour(index), va="center")
+        figure.text(x + 0.014, y + 0.001, model.name, size=10.5, color=_INK, va="center")
+
+
+def _draw_tradeoff(axes: Axes, report: Report) -> None:
+    _style(axes, "Accuracy against latency", "mAP in percent over the median of one triplet, ms")
+    sound = [(i, m) for i, m in enumerate(report.models) if m.quality is not None]
+    if not sound:
+        return
+    points = [(model.percentile_ms(50), percentages(model)[0]) for _, model in sound]
+    colours = [_colour(index) for index, _ in sound]
+    slow, best = max(x for x, _ in points), max(y for _, y in points)
+    fast, worst = min(x for x, _ in points), min(y for _, y in points)
+    margin = max(0.35 * (best - worst), _LEAST_MARGIN_POINTS)
+    axes.set_xscale("log")
+    axes.set_xlim(fast / 2.5, slow * 2)  # names have their places beside the points
+    axes.set_ylim(worst - margin, best + margin)
+    axes.xaxis.set_major_locator(LogLocator(10, (1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.grid(color=_GRID)
+    _draw_limit(axes, report)
+    for (x, y), colour in zip(points, colours, strict=True):
+        axes.plot(x, y, "o", ms=9, color=colour, mec="white")
+    label_points(axes, points, [model.name for _, model in sound], colours)
+
+
+def _draw_limit(axes: Axes, report: Report) -> None:
+    if report.reference.quality is None:
+        return
+    limit = percentages(report.reference)[0] - report.max_map_drop_points
+    axes.axhline(limit, color=_BAD, lw=1, ls="--")
+    axes.text(0.995, limit, "least mAP that passes ", transform=axes.get_yaxis_transform(),
+              size=8.5, color=_BAD, ha="right", va="bottom", clip_on=True)  # fmt: skip
+
+
+def _draw_subsets(axes: Axes, report: Report) -> None:
+    _style(axes, "Missing modalities", "mAP in percent when only these are there")
+    names = list(report.reference.subset_maps)
+    if len(names) == 1:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, color=_QUIET, ha="center")
+    step = 0.6 / len(report.models)
+    for index, model in enumerate(report.models):
+        x = np.arange(len(names)) + (index - (len(report.models) - 1) / 2) * step
+        maps = [_or_nan(model.subset_maps[name]) for name in names]
+        axes.plot(x, maps, "o", ms=6, color=_colour(index), mec="white", mew=0.6)
+    axes.set_xticks(range(len(names)), [name.replace("+", "\n") for name in names])
+    for position in np.arange(len(names) - 1) + 0.5:
+        axes.axvline(position, color=_GRID, lw=0.8)
+    axes.set_ylim(0, 104)
+    axes.grid(axis="y", color=_GRID)
+
+
+def _or_nan(share: float | None) -> float:
+    return float("nan") if share is None else 100 * share
 
 
 def _draw_quality(axes: Axes, report: Report) -> None:
@@ -67,10 +135,12 @@ def _draw_quality(axes: Axes, report: Report) -> None:
         own = np.array(percentages(model))
         x = np.arange(len(labels)) + (index - (len(report.models) - 1) / 2) * width
         axes.bar(x, own, width * 0.9, color=_colour(index))
+        upright = len(report.models) <= _MOST_UPRIGHT_LABELS
         for position, value, text in zip(x, own, _bar_labels(model, report), strict=True):
-            axes.text(position, value + 1.5, text, ha="center", size=8.5, color=_INK)
+            axes.text(position, value + 1.5, text, ha="center", va="bottom", size=8.5, color=_INK,
+                      rotation=0 if upright else 90)  # fmt: skip
     axes.set_xticks(range(len(labels)), labels)
-    axes.set_ylim(0, 112)
+    axes.set_ylim(0, 118)
     axes.set_yticks(range(0, 101, 20))
     axes.grid(axis="y", color=_GRID)
 
@@ -80,7 +150,7 @@ def _bar_labels(model: Measured, report: Report) -> list[str]:
     if model is report.reference or report.reference.quality is None:
         return [f"{value:.1f}" for value in own]
     pairs = zip(own, percentages(report.reference), strict=True)
-    return [f"{value - reference + 0.0:+.1f}" for value, reference in pairs]
+    return [signed(value - reference) for value, reference in pairs]
 
 
 def _draw_distances(axes: Axes, report: Report) -> None:
@@ -101,24 +171,25 @@ def _draw_distances(axes: Axes, report: Report) -> None:
 
 
 def _draw_latency(axes: Axes, report: Report) -> None:
-    _style(axes, "Latency of one triplet", "bar: median, line: to the 90th percentile, ms")
+    _style(
+        axes, "Latency of one triplet", "bar: median, line: to the 90th percentile, dot: 99th, ms"
+    )
     reference_ms = report.reference.percentile_ms(50)
-    longest_ms = max(model.percentile_ms(90) for model in report.models)
+    longest_ms = max(model.percentile_ms(99) for model in report.models)
     for index, model in enumerate(report.models):
-        p50, p90 = model.percentile_ms(50), model.percentile_ms(90)
+        p50, p90, p99 = (model.percentile_ms(percent) for percent in (50, 90, 99))
         axes.barh(index, p50, 0.58, color=_colour(index))
         axes.plot([p50, p90], [index, index], color=_INK, lw=1.6, solid_capstyle="butt")
+        axes.plot([p99], [index], "o", ms=3, color=_INK)
         ratio = "" if model is report.reference else f"   {reference_ms / p50:.1f}× as fast"
-        axes.text(p90 + 0.02 * longest_ms, index, f"{p50:.1f} ms{ratio}", va="center", size=9.5,
+        axes.text(p99 + 0.02 * longest_ms, index, f"{p50:.1f} ms{ratio}", va="center", size=9.5,
                   color=_INK)  # fmt: skip
-    axes.set_yticks(range(len(report.models)), [_size(model) for model in report.models])
+    sizes = [f"{model.spec.precision}\n{model.size_bytes / 1e6:.1f} MB" for model in report.models]
+    axes.set_yticks(range(len(report.models)), sizes)
+    axes.tick_params(axis="y", labelsize=8 if len(sizes) > _MOST_UPRIGHT_LABELS else 9.5)
     axes.set_ylim(len(report.models) - 0.4, -0.6)
     axes.set_xlim(0, longest_ms * 1.4)
     axes.grid(axis="x", color=_GRID)
-
-
-def _size(model: Measured) -> str:
-    return f"{model.spec.precision}\n{model.size_bytes / 1e6:.1f} MB"
 
 
 def _draw_similarities(axes: Axes, report: Report) -> None:

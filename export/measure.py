@@ -10,8 +10,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from calibration.images import SUBSETS
 from calibration.threshold import pair_similarities
-from export.evaluation_data import Embedded, batches, embed_test_split
+from export.candidates import Candidate
+from export.evaluation_data import Embedded, Subset, batches, embed_subsets
+from export.memory import added_memory
+from export.opening import Scan
+from mambapro.contract import MODALITIES
 from mambapro.datasets import Dataset
 from mambapro.metrics import (
     PROTOCOLS,
@@ -29,17 +34,6 @@ from mambapro.spec import ModelSpec
 from runtime.engines import Engine
 
 _WARM_UP_ROUNDS: Final = 3
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An engine to measure and what to call it."""
-
-    name: str
-    target: str
-    """What the model was made for."""
-    size_bytes: int
-    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -62,12 +56,19 @@ class Measured:
 
     name: str
     target: str
+    """What the model was made for."""
+    scan: Scan | None
+    """What computes the selective scan; None in PyTorch."""
     size_bytes: int
+    peak_memory_bytes: int | None
+    """What the engine adds to a process (export/memory.py); None when that is not known."""
     spec: ModelSpec
     degenerate: list[str]
     """What is wrong with the embeddings as such; empty when nothing is."""
     quality: Quality | None
     """None when embeddings are not finite: nothing can be ranked then."""
+    subset_maps: dict[str, float | None]
+    """mAP with each subset of the modalities, ``rgb+nir+tir`` first, as a share; None as above."""
     latency_ms: npt.NDArray[np.float64]
     """(rounds,) time of one triplet, ms."""
 
@@ -82,23 +83,49 @@ class Measured:
         return 100 * (reference.quality.ranking.map - self.quality.ranking.map)
 
 
-def measure(candidates: Sequence[Candidate], dataset: Dataset, rounds: int) -> list[Measured]:
-    """Measure every candidate on the test split of ``dataset``; the first is the reference."""
+def measure(
+    candidates: Sequence[Candidate], dataset: Dataset, rounds: int, *, quick: bool = False
+) -> list[Measured]:
+    """Measure every candidate on the test split of ``dataset``; the first is the reference.
+
+    ``quick`` leaves out memory, and all subsets but that of all modalities.
+    """
+    memory = [None if quick else added_memory(candidate.opening) for candidate in candidates]
     engines = [candidate.engine for candidate in candidates]
-    embedded = embed_test_split(engines, dataset)
+    embedded = embed_subsets(engines, dataset, [MODALITIES] if quick else SUBSETS)
     latencies = interleaved_latencies_ms(engines, dataset, rounds)
+    everything = embedded[MODALITIES]
     return [
         Measured(
-            candidate.name,
-            candidate.target,
-            candidate.size_bytes,
-            candidate.engine.spec,
-            degeneracies(own.all_rows()),
-            quality(own, embedded[0], dataset),
-            latency,
+            name=candidate.name,
+            target=candidate.target,
+            scan=candidate.scan,
+            size_bytes=candidate.size_bytes,
+            peak_memory_bytes=memory[index],
+            spec=candidate.engine.spec,
+            degenerate=degeneracies(everything[index].all_rows()),
+            quality=quality(everything[index], everything[0], dataset),
+            subset_maps={
+                subset_name(subset): mean_average_precision(engines_rows[index], dataset)
+                for subset, engines_rows in embedded.items()
+            },
+            latency_ms=latencies[index],
         )
-        for candidate, own, latency in zip(candidates, embedded, latencies, strict=True)
+        for index, candidate in enumerate(candidates)
     ]
+
+
+def subset_name(subset: Subset) -> str:
+    """Return ``rgb+tir`` and the like."""
+    return "+".join(subset)
+
+
+def mean_average_precision(own: Embedded, dataset: Dataset) -> float | None:
+    """Return mAP as a share; None when an embedding is not finite."""
+    if not all(np.isfinite(part).all() for part in own):
+        return None
+    labels = dataset.query.labels(), dataset.gallery.labels()
+    return evaluate(squared_distances(*own), *labels, PROTOCOLS[dataset.layout]).map
 
 
 def quality(own: Embedded, reference: Embedded, dataset: Dataset) -> Quality | None:

@@ -1,16 +1,13 @@
-"""What a comparison found: verdict, table, JSON and Markdown."""
+"""What a comparison found: verdict, JSON, text and page."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from export import tables
 from export.measure import Measured
-
-_HEADER = (
-    "model", "precision", "target", "mAP %", "R-1 %", "R-5 %", "R-10 %", "cosine min", "mean",
-    "overlap@10", "p50 ms", "p90 ms", "MB",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,6 +20,8 @@ class Report:
     max_map_drop_points: float
     environment: dict[str, Any]
     """Device, versions, threads, providers: what figures of speed depend on."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Files that were found but do not run here, and why."""
 
     @property
     def reference(self) -> Measured:
@@ -40,12 +39,36 @@ class Report:
         lost = f"mAP drops by {drop:.2f} points, allowed are {self.max_map_drop_points:g}"
         return [*model.degenerate, lost]
 
+    def verdict(self) -> str:
+        """Return the outcome in one sentence."""
+        problems = self.problems()
+        return "FAILED: " + "; ".join(problems) if problems else (
+            f"passed: no mAP drop above {self.max_map_drop_points:g} points, embeddings are sound"
+        )  # fmt: skip
+
+    def worst_subset(self) -> str:
+        """Say where a model loses most against PyTorch while modalities are missing."""
+        drops = list(self._subset_drops())
+        if not drops:
+            return ""
+        drop, model, subset = max(drops)
+        return f"Largest drop with modalities missing: {drop:.1f} points, {model}, {subset}"
+
+    def _subset_drops(self) -> Iterator[tuple[float, str, str]]:
+        _, *missing = self.reference.subset_maps
+        for model in self.models[1:]:
+            for subset in missing:
+                own, theirs = model.subset_maps[subset], self.reference.subset_maps[subset]
+                if own is not None and theirs is not None:
+                    yield max(0.0, 100 * (theirs - own)), model.name, subset
+
     def as_json(self) -> dict[str, Any]:
         """Return every figure; shares from 0 to 1, times in ms, drops in points."""
         return {
             "passed": not self.problems(),
             "problems": self.problems(),
             "models": [self._model_json(model) for model in self.models],
+            "left_out": dict(self.left_out),
             "dataset": self.dataset,
             "max_map_drop_points": self.max_map_drop_points,
             "environment": self.environment,
@@ -66,84 +89,58 @@ class Report:
             "name": model.name,
             "precision": model.spec.precision,
             "target": model.target,
+            "scan": model.scan,
             **figures,
             "map_drop_points": model.map_drop_points(self.reference),
-            "p50_ms": model.percentile_ms(50),
-            "p90_ms": model.percentile_ms(90),
+            "subsets": model.subset_maps,
+            **{f"p{percent}_ms": model.percentile_ms(percent) for percent in (50, 90, 99)},
+            "peak_memory_bytes": model.peak_memory_bytes,
             "bytes": model.size_bytes,
         }
 
-    def rows(self) -> list[tuple[str, ...]]:
-        """Return the table's cells, header first; differences to PyTorch in brackets."""
-        return [_HEADER, *(self._row(model) for model in self.models)]
+    def _tables(self) -> dict[str, tables.Rows]:
+        found = {"Ranking": tables.ranking_table(self.models)}
+        if len(self.reference.subset_maps) > 1:
+            found["Missing modalities"] = tables.subset_table(self.models)
+        return {**found, "Cost": tables.cost_table(self.models)}
 
-    def _row(self, model: Measured) -> tuple[str, ...]:
-        return (
-            model.name,
-            model.spec.precision,
-            model.target,
-            *self._quality_cells(model),
-            f"{model.percentile_ms(50):.1f}",
-            f"{model.percentile_ms(90):.1f}",
-            f"{model.size_bytes / 1e6:.1f}",
-        )
-
-    def _quality_cells(self, model: Measured) -> tuple[str, ...]:
-        if model.quality is None:
-            return ("-",) * 7
-        own, parity = percentages(model), model.quality.parity
-        cells = [f"{value:.1f}" for value in own]
-        if model is not self.reference and self.reference.quality is not None:
-            pairs = zip(own, percentages(self.reference), strict=True)
-            cells = [f"{value:.1f} ({value - theirs + 0.0:+.1f})" for value, theirs in pairs]
-        cosines = f"{parity.cosine_min:.6f}", f"{parity.cosine_mean:.6f}"
-        return (*cells, *cosines, f"{parity.overlap_at_10:.3f}")
+    def _sections(self) -> Iterator[str]:
+        for title, rows in self._tables().items():
+            yield from (f"## {title}", "", tables.as_markdown(rows), "")
 
     def as_text(self) -> str:
-        """Return the table and the verdict for a terminal."""
-        rows = self.rows()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            f"{row[0]:<{widths[0]}}  "
-            + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-            for row in rows
-        ]
-        return "\n".join([*lines, f"{self.dataset}; {self.verdict()}"])
-
-    def verdict(self) -> str:
-        """Return the outcome in one sentence."""
-        problems = self.problems()
-        return "FAILED: " + "; ".join(problems) if problems else (
-            f"passed: no mAP drop above {self.max_map_drop_points:g} points, embeddings are sound"
-        )  # fmt: skip
+        """Return tables and verdict for a terminal."""
+        blocks = [tables.as_text(rows) for rows in self._tables().values()]
+        notes = [f"left out: {name}: {reason}" for name, reason in self.left_out.items()]
+        last = [self.worst_subset(), *notes, f"{self.dataset}; {self.verdict()}"]
+        return "\n\n".join([*blocks, "\n".join(filter(None, last))])
 
     def as_markdown(self, picture: str) -> str:
         """Return the report as a page that shows the file ``picture``."""
-        header, *rows = (f"| {' | '.join(row)} |" for row in self.rows())
-        rule = "|" + "---|" * len(_HEADER)
         versions: dict[str, str] = self.environment["versions"]
-        facts = {**self.environment, "versions": ", ".join(map(" ".join, versions.items()))}
+        facts = {
+            **{f"left out: {name}": reason for name, reason in self.left_out.items()},
+            **self.environment,
+            "versions": ", ".join(map(" ".join, versions.items())),
+        }
+        calls = len(self.reference.latency_ms)
         return "\n".join(
             [
                 "# Model files against PyTorch",
                 "",
                 f"**{self.verdict()}**",
                 "",
-                f"Data: {self.dataset}. Differences to PyTorch in brackets. Latency is that of one "
-                "triplet, all models timed in turn in the same run.",
+                f"Data: {self.dataset}. Differences to PyTorch in brackets.",
+                self.worst_subset(),
                 "",
-                *(header, rule, *rows),
+                *self._sections(),
+                f"Latency is that of one triplet, {calls} calls of each model, all in turn in the "
+                "same run. Memory is what an engine adds to the peak of a process of its own while "
+                "it opens and embeds one triplet, beyond Python and the runtime's libraries.",
                 "",
-                f"![quality, distance, latency and similarity]({picture})",
+                f"![accuracy against latency, quality, distance, similarity]({picture})",
                 "",
                 *(f"- {name}: {value}" for name, value in facts.items()),
                 "",
             ]
         )
-
-
-def percentages(model: Measured) -> tuple[float, ...]:
-    """Return mAP, R-1, R-5 and R-10 in percent."""
-    assert model.quality is not None
-    ranking = model.quality.ranking
-    return tuple(100 * value for value in (ranking.map, *map(ranking.rank, (1, 5, 10))))

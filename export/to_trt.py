@@ -267,7 +267,8 @@ def reference_engine(source: Path, spec: ModelSpec, checkpoint: Path | None) -> 
     if checkpoint is None and not path.is_file():
         _log.info("no checkpoint %s: float32 is the reference", path)
         return source.name, OnnxEngine(source)
-    from export.compare import check_same_weights, read_checkpoint
+    from export.candidates import check_same_weights
+    from export.opening import read_checkpoint
     from export.torch_engine import TorchEngine
 
     loaded = read_checkpoint(path)

@@ -19,12 +19,15 @@ def open_engine(
     threads: int | None = None,
     providers: Sequence[str] | None = None,
     max_batch: int = DEFAULT_MAX_BATCH,
+    native_scan: bool = True,
 ) -> Engine:
     """Open a ``.engine`` file in TensorRT, any other file in ONNX Runtime.
 
-    ``threads`` and ``providers`` are ONNX Runtime's. Errors are those of :class:`TensorrtEngine`
-    and :class:`OnnxEngine`.
+    ``threads``, ``providers`` and ``native_scan`` are ONNX Runtime's. Errors are those of
+    :class:`TensorrtEngine` and :class:`OnnxEngine`.
     """
     if Path(path).suffix == ENGINE_SUFFIX:
         return TensorrtEngine(path, max_batch=max_batch)
-    return OnnxEngine(path, threads=threads, providers=providers, max_batch=max_batch)
+    return OnnxEngine(
+        path, threads=threads, providers=providers, max_batch=max_batch, native_scan=native_scan
+    )
