@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,11 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Hold the models against PyTorch."""
+    output = arguments.output or arguments.checkpoint.parent / "compare"
     reference = Opening(arguments.checkpoint, True, arguments.threads, tuple(arguments.providers))
     with ExitStack() as stack:
         candidates = open_candidates(reference, arguments.models, arguments.scan, stack)
         config = from_dict(ExperimentConfig, candidates.compared[0].engine.spec.training)
         dataset = read_test_split(config, arguments.data)
+        check_writable(output)
         _log.info("comparing %d models on %s", len(candidates.compared), describe(dataset))
         measured = measure(candidates.compared, dataset, arguments.rounds, quick=arguments.quick)
     report = Report(
@@ -71,7 +74,7 @@ def compare(arguments: argparse.Namespace) -> int:
         },
         candidates.left_out,
     )
-    write_report(report, arguments.output or arguments.checkpoint.parent / "compare")
+    write_report(report, output)
     print(report.as_text())
     if arguments.json:
         print_json_line(report.as_json())
@@ -215,6 +218,13 @@ def describe(dataset: Dataset) -> str:
     return (
         f"{dataset.layout} test split, {len(dataset.query)} queries, {len(dataset.gallery)} gallery"
     )
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OSError now rather than after minutes of work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def write_report(report: Report, folder: Path) -> None:

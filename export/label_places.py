@@ -32,7 +32,7 @@ def label_points(
 ) -> list[Annotation]:
     """Write each text near its point, with a line to it, clear of all points and other texts.
 
-    Limits and scales of ``axes`` must be final. In a crowd a line may cross a text.
+    Limits and scales of ``axes`` must be final. In a crowd a line may pass behind a text.
     """
     canvas = FigureCanvasAgg(axes.get_figure(root=True))
     renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
@@ -40,16 +40,17 @@ def label_points(
     centres = [_pixels(axes, point) for point in points]
     crowd = _Crowd([_square(centre, _POINT_PX) for centre in centres])
     written = []
-    for point, centre, text, colour in zip(points, centres, texts, colours, strict=True):
+    for centre, text, colour in zip(centres, texts, colours, strict=True):
         note = axes.annotate(
-            text, point, (0, 0), textcoords="offset pixels", size=9.5, color=colour, va="center",
-            ha="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkA": 0, "shrinkB": 5},
+            text, centre, xycoords="figure pixels", size=9.5, color=colour, va="center",
+            ha="center", annotation_clip=False, zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85},
         )  # fmt: skip
         size = note.get_window_extent(renderer)
-        box = crowd.take_place(centre, (size.width, size.height), frame)
-        x, y = _middle(box)
-        note.set_position((x - centre[0], y - centre[1]))
+        end = _middle(crowd.take_place(centre, (size.width, size.height), frame))
+        note.set_position(end)
+        ends = axes.transData.inverted().transform([centre, end])
+        axes.plot(*ends.T, color=colour, lw=0.8, zorder=1.5)
         written.append(note)
     return written
 

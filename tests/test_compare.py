@@ -45,10 +45,11 @@ def folder():
     return exported()[0].path.parent
 
 
-def command(folder, output, *models, **flags) -> int:
+def command(folder, output, *models, quick=True, **flags) -> int:
     options = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
     fixed = [f"--checkpoint={folder / 'best.pt'}", f"--output={output}", "--rounds=2", "--json"]
-    return run(compare.main, [*map(str, models), *fixed, "--threads=1", *options])
+    switches = ["--threads=1", *(["--quick"] if quick else [])]
+    return run(compare.main, [*map(str, models), *fixed, *switches, *options])
 
 
 def last_line(capsys) -> dict:
@@ -56,7 +57,7 @@ def last_line(capsys) -> dict:
 
 
 def test_the_exported_file_passes_and_a_report_is_written(folder, tmp_path, capsys):
-    assert command(folder, tmp_path, folder / "model.onnx") == 0
+    assert command(folder, tmp_path, folder / "model.onnx", quick=False) == 0
     result = last_line(capsys)
     reference, model = result["models"]
     assert result["passed"] is True
@@ -163,11 +164,18 @@ def test_bad_input_has_its_exit_code(folder, tmp_path, capsys, flags, message, c
     assert message in capsys.readouterr().err
 
 
+def test_an_unwritable_output_is_found_before_the_work(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(compare, "measure", None)
+    (tmp_path / "file").write_text("in the way")
+    assert command(folder, tmp_path / "file", folder / "model.onnx") == 2
+    assert "file" in capsys.readouterr().err
+
+
 # --- missing modalities -------------------------------------------------------------------------
 
 
 def test_subsets_rank_as_training_evaluates_them(folder, tmp_path, capsys):
-    assert command(folder, tmp_path, folder / "model.onnx") == 0
+    assert command(folder, tmp_path, folder / "model.onnx", quick=False) == 0
     captured = capsys.readouterr().out
     found = json.loads(captured.splitlines()[-1])["models"]
     checkpoint = export_opening.read_checkpoint(folder / "best.pt")
@@ -185,8 +193,7 @@ def test_subsets_rank_as_training_evaluates_them(folder, tmp_path, capsys):
 
 
 def test_quick_leaves_out_subsets_and_memory(folder, tmp_path, capsys, memory):
-    fixed = [f"--checkpoint={folder / 'best.pt'}", f"--output={tmp_path}", "--rounds=2", "--json"]
-    assert run(compare.main, [str(folder / "model.onnx"), *fixed, "--quick"]) == 0
+    assert command(folder, tmp_path, folder / "model.onnx", quick=True) == 0
     for model in last_line(capsys)["models"]:
         assert list(model["subsets"]) == ["rgb+nir+tir"]
         assert model["peak_memory_bytes"] is None
@@ -233,7 +240,7 @@ def shown(result):
 
 @needs_operator
 def test_every_file_beside_the_checkpoint_is_compared(full_folder, tmp_path, capsys, memory):
-    assert command(full_folder, tmp_path / "out") == 0
+    assert command(full_folder, tmp_path / "out", quick=False) == 0
     assert shown(last_line(capsys)) == [
         ("PyTorch", None, "pytorch"),
         ("model.onnx", "operator", "any"),
