@@ -27,7 +27,7 @@ from runtime.recording import CropRecorder
 from runtime.replay import ReplayFeed
 from runtime.report import Watch, report
 from runtime.scoring import Scorer, read_truth
-from runtime.sinks import JsonLinesSink
+from runtime.sinks import EventLog, open_events, open_events_again
 from runtime.sync_statistics import SyncStatistics
 from runtime.tape import TapedFeed
 
@@ -47,7 +47,8 @@ def run_clips(
     references = {rig.name: rig.reference for rig in rigs}
     scorer = None if truth is None else Scorer(read_truth(truth), references)
     started = time.monotonic()
-    with _Run(config, engines, scorer) as run:
+    events = open_events(config.sinks, _output(config), live=False)
+    with _Run(config, engines, events, scorer) as run:
         clips = ClipFeed(rigs, config, run.pool)
         flown = time.monotonic()
         feed = run.through(clips)
@@ -68,7 +69,8 @@ def run_live(
     ``serve`` gets the feed, for as long as it runs, to stop and to reconfigure it.
     """
     started = time.monotonic()
-    with _Run(config, engines, None, remember_s=config.live.remember_s) as run:
+    events = open_events(config.sinks, _output(config), live=True)
+    with _Run(config, engines, events, remember_s=config.live.remember_s) as run:
         live = LiveFeed(rigs, config)
         feed = run.through(live)
         with serve(live):
@@ -82,11 +84,19 @@ def run_replay(
 ) -> dict[str, Any]:
     """Run what was recorded in ``tape`` again; return the report."""
     started = time.monotonic()
-    with _Run(config, engines, None) as run:
-        feed = run.through(ReplayFeed(tape))
+    feed = ReplayFeed(tape)
+    events = open_events_again(config.sinks, _output(config), feed.run)
+    with _Run(config, engines, events) as run:
+        run.through(feed)
         run.pipeline.run(feed)
     watch = Watch(run.pipeline.footage_s, 0.0, time.monotonic() - started)
     return run.reported(watch, feed.statistics(), {})
+
+
+def _output(config: StreamConfig) -> Path:
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class _Run:
@@ -96,21 +106,20 @@ class _Run:
         self,
         config: StreamConfig,
         engines: Mapping[Subject, Engine],
-        scorer: Scorer | None,
+        events: EventLog,
+        scorer: Scorer | None = None,
         remember_s: float | None = None,
     ) -> None:
-        self._config, self._scorer = config, scorer
+        self._config, self._events, self._scorer = config, events, scorer
         self._output = Path(config.output)
-        self._output.mkdir(parents=True, exist_ok=True)
-        write_text(self._output / "config.yaml", to_yaml(config))
         with contextlib.ExitStack() as owner:
+            owner.callback(events.close)
+            write_text(self._output / "config.yaml", to_yaml(config))
             self.pool = owner.enter_context(ThreadPoolExecutor(RIGS_AT_ONCE, "rig"))
-            self._sink = JsonLinesSink(self._output / "events.jsonl")
-            owner.callback(self._sink.close)
-            self._recogniser = _recogniser(owner, config, engines, self._sink, remember_s)
+            self._recogniser = _recogniser(owner, config, engines, events, remember_s)
             self._presentation = Presentation(config.video, self._output, self._recogniser)
             self.pipeline = Pipeline(
-                config, self._recogniser, self._presentation, scorer, self.pool
+                config, self._recogniser, events, self._presentation, scorer, self.pool
             )
             self._owner = owner.pop_all()
 
@@ -127,7 +136,7 @@ class _Run:
     def through(self, feed: Feed) -> Feed:
         """Return ``feed``, recorded if the settings want it; the run closes it."""
         if self._config.record is not None:
-            feed = TapedFeed(feed, Path(self._config.record), self._config)
+            feed = TapedFeed(feed, Path(self._config.record), self._config, self._events.run)
         self._owner.callback(feed.close)
         return feed
 
@@ -139,7 +148,7 @@ class _Run:
     ) -> dict[str, Any]:
         """Write the report and return it."""
         result = report(
-            watch, statistics, offsets, self._recogniser.sightings, self._scorer, self._sink.count
+            watch, statistics, offsets, self._recogniser.sightings, self._scorer, self._events.count
         )
         write_json(self._output / "report.json", result)
         return result
@@ -149,7 +158,7 @@ def _recogniser(
     owner: contextlib.ExitStack,
     config: StreamConfig,
     engines: Mapping[Subject, Engine],
-    sink: JsonLinesSink,
+    events: EventLog,
     remember_s: float | None,
 ) -> Recogniser:
     identifiers = {}
@@ -168,6 +177,6 @@ def _recogniser(
         recorder = CropRecorder(Path(config.record_crops))
         owner.callback(recorder.close)
     return Recogniser(
-        config.match, engines, identifiers, sink, config.models.max_batch, MAX_WAIT_S, recorder,
+        config.match, engines, identifiers, events, config.models.max_batch, MAX_WAIT_S, recorder,
         remember_s,
     )  # fmt: skip

@@ -304,6 +304,100 @@ class GalleryConfig:
 
 
 @dataclass(frozen=True)
+class JournalConfig:
+    """Where events are safe until every sink has passed them on."""
+
+    folder: str = "journal"
+    """Folder; a relative path starts at the output folder."""
+    max_mb: float = 256.0
+    """Most that it takes on disk, MB. When a receiver is away for longer, the oldest events go."""
+    fsync: bool = True
+    """Flush each event to disk. Off, a kill still loses none; a power cut, half a minute."""
+    memory_events: int = 10000
+    """Events that wait in memory while the disk is full; then the oldest go."""
+
+
+@dataclass(frozen=True)
+class JsonLinesConfig:
+    """Rotation of events.jsonl when cameras are live; a run on files writes one file."""
+
+    rotate_mb: float = 64.0
+    """A full file becomes events.jsonl.1, MB."""
+    rotate_h: float = 24.0
+    """So does one that is this old, h."""
+    keep: int = 30
+    """Old files that are kept."""
+
+
+@dataclass(frozen=True)
+class MqttConfig:
+    """An MQTT broker. The password comes from the environment: MAMBAPRO_MQTT_PASSWORD."""
+
+    host: str | None = None
+    """Name or address of the broker; none sends nothing."""
+    port: int = 1883
+    """TCP port; 8883 is usual with TLS."""
+    prefix: str = "mambapro"
+    """Topics are <prefix>/events/<rig> and, with online or offline, <prefix>/status."""
+    client_id: str | None = None
+    """Unique at the broker; none takes mambapro- and the name of this machine."""
+    username: str | None = None
+    """Who logs in; none is anonymous."""
+    version: Literal["5", "3.1.1"] = "5"
+    """Protocol. A 3.1.1 broker acknowledges also what it may not publish: then it is lost."""
+    tls: bool = False
+    """Encrypt, and check the broker's certificate."""
+    ca_file: str | None = None
+    """Certificates to trust; none trusts the system's."""
+    cert_file: str | None = None
+    """Certificate of this client; none has none."""
+    key_file: str | None = None
+    """Its private key."""
+    keepalive_s: int = 15
+    """A silent connection is found dead after one and a half times this, s."""
+    timeout_s: float = 5.0
+    """Longest wait for the broker to answer, s."""
+
+
+@dataclass(frozen=True)
+class WebhookConfig:
+    """An HTTP receiver of one POST an event. MAMBAPRO_WEBHOOK_SECRET, if set, signs the body."""
+
+    url: str | None = None
+    """http or https, without credentials; none sends nothing. MAMBAPRO_WEBHOOK_TOKEN, if set, is
+    sent as bearer token."""
+    timeout_s: float = 5.0
+    """Longest wait for the receiver to answer, s."""
+
+
+@dataclass(frozen=True)
+class SnapshotsConfig:
+    """Crops of sightings as JPEGs."""
+
+    enabled: bool = False
+    """Keep them. They show persons: mind the law of the place."""
+    folder: str = "snapshots"
+    """Folder; a relative path starts at the output folder."""
+    quality: int = 90
+    """JPEG quality, 1 to 100."""
+    keep_days: float = 30.0
+    """Older ones are deleted, days."""
+    max_mb: float = 1024.0
+    """Most that they take on disk, MB; then the oldest go."""
+
+
+@dataclass(frozen=True)
+class SinksConfig:
+    """Where events go besides events.jsonl."""
+
+    journal: JournalConfig = field(default_factory=JournalConfig)
+    jsonlines: JsonLinesConfig = field(default_factory=JsonLinesConfig)
+    mqtt: MqttConfig = field(default_factory=MqttConfig)
+    webhook: WebhookConfig = field(default_factory=WebhookConfig)
+    snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
+
+
+@dataclass(frozen=True)
 class VideoConfig:
     """The annotated mosaic."""
 
@@ -343,6 +437,7 @@ class StreamConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     gallery: GalleryConfig = field(default_factory=GalleryConfig)
+    sinks: SinksConfig = field(default_factory=SinksConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
 
 

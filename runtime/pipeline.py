@@ -9,13 +9,16 @@ from __future__ import annotations
 import functools
 from concurrent.futures import ThreadPoolExecutor
 
+from mambapro.contract import Modality
 from runtime.config import StreamConfig
+from runtime.events import camera_back_event, camera_lost_event
 from runtime.feed import CameraChange, Due, Feed, Instant, Notice, RigBegins
 from runtime.load import NO_PICTURES, THRIFT
 from runtime.presentation import Presentation
 from runtime.recognition import Recogniser
 from runtime.rig import RigStep, RigWatcher
 from runtime.scoring import Scorer
+from runtime.sinks import EventLog
 
 
 class Pipeline:
@@ -25,6 +28,7 @@ class Pipeline:
         self,
         config: StreamConfig,
         recogniser: Recogniser,
+        events: EventLog,
         presentation: Presentation,
         scorer: Scorer | None,
         pool: ThreadPoolExecutor,
@@ -32,6 +36,8 @@ class Pipeline:
         """Let ``pool`` work on rigs side by side; all else happens in the caller's thread."""
         self._config, self._pool = config, pool
         self._recogniser, self._presentation, self._scorer = recogniser, presentation, scorer
+        self._events = events
+        self._lost_s: dict[tuple[str, Modality], float] = {}
         self._watchers: dict[str, RigWatcher] = {}
         self._first_s: float | None = None
         self._last_s = 0.0
@@ -66,10 +72,23 @@ class Pipeline:
             self._recogniser.meet(notice.rig)
             self._presentation.begin(notice.rig, notice.before)
         elif isinstance(notice, CameraChange):
-            self._recogniser.report(notice)
+            self._tell(notice)
         else:
             self._end(self._watchers.pop(notice.rig))
             self._presentation.end(notice.rig)
+
+    def _tell(self, change: CameraChange) -> None:
+        key = change.rig, change.modality
+        if change.state != "live":
+            self._lost_s.setdefault(key, change.time_s)
+            self._events.write(
+                camera_lost_event(change.rig, change.modality, change.reason, change.time_s)
+            )
+        elif key in self._lost_s:
+            away_s = change.time_s - self._lost_s.pop(key)
+            self._events.write(
+                camera_back_event(change.rig, change.modality, away_s, change.time_s)
+            )
 
     def _step(self, thrift: float, due: Due) -> RigStep:
         return self._watchers[due.rig].step(due.triplet, thrift)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from mambapro.contract import MODALITIES, UNKNOWN_CAMERA, Subject
+from mambapro.contract import UNKNOWN_CAMERA, Subject
 from mambapro.preprocess import stack
 from runtime.config import MatchConfig, RigConfig
 from runtime.crops import Sample
 from runtime.engines import Engine
-from runtime.feed import CameraChange
+from runtime.events import glimpse_event, sighting_event, track_end_event
 from runtime.gallery import Embedding
-from runtime.identification import Decision, Identifier, Likely, Sighting
+from runtime.identification import Decision, Identifier, Sighting
 from runtime.recording import CropRecorder
-from runtime.sinks import JsonLinesSink
+from runtime.sinks import EventLog
 from runtime.tracking import Track
 
 FORGET_FROM: Final = 64
@@ -38,7 +38,7 @@ class Recogniser:
         config: MatchConfig,
         engines: Mapping[Subject, Engine],
         identifiers: Mapping[Subject, Identifier],
-        sink: JsonLinesSink,
+        events: EventLog,
         max_batch: int,
         max_wait_s: float,
         recorder: CropRecorder | None = None,
@@ -52,7 +52,7 @@ class Recogniser:
         self._recorder = recorder
         self._config = config
         self._engines, self._identifiers = engines, identifiers
-        self._sink = sink
+        self._events = events
         self._cameras: dict[str, int] = {}
         self._max_batch, self._max_wait_s = max_batch, max_wait_s
         self._waiting: list[tuple[Track, Sample]] = []
@@ -68,10 +68,6 @@ class Recogniser:
     def leave(self, rig: str) -> None:
         """Forget the tracks of a rig that has ended: another one of its name counts anew."""
         self._current = {key: s for key, s in self._current.items() if key[0] != rig}
-
-    def report(self, change: CameraChange) -> None:
-        """Tell that a camera went or came back."""
-        self._sink.write(_camera_event(change, self._sink.count))
 
     def decision(self, rig: str, track: Track) -> Decision | None:
         """Return who a track is, if that is decided."""
@@ -104,7 +100,7 @@ class Recogniser:
         decided = self._embed_waiting() if self._waits(rig, track) else []
         sighting = self._current.get((rig, track.number))
         if sighting is None:
-            self._sink.write(_track_event(rig, track, None, self._sink.count))
+            self._events.write(track_end_event(rig, track, None))
             return decided
         return decided + self._finish(sighting)
 
@@ -115,7 +111,7 @@ class Recogniser:
             embeddings = self._embed(engine, [sample for _, sample in batch])
             for (track, sample), embedding in zip(batch, embeddings, strict=True):
                 likely = self._identifiers[subject].likely(embedding)
-                self._sink.write(_glimpse_event(track, sample, likely, self._sink.count))
+                self._events.write(glimpse_event(track, sample, likely))
 
     def _forget(self, time_s: float) -> None:
         if self._remember_s is None or len(self.sightings) < FORGET_FROM:
@@ -136,7 +132,7 @@ class Recogniser:
             decided.append(sighting)
         if sighting.decision is not None:
             self._identifiers[sighting.subject].keep(sighting)
-        self._sink.write(_track_event(sighting.rig, sighting.track, sighting, self._sink.count))
+        self._events.write(track_end_event(sighting.rig, sighting.track, sighting))
         return decided
 
     def _waits(self, rig: str, track: Track) -> bool:
@@ -196,7 +192,7 @@ class Recogniser:
         identifier = self._identifiers[sighting.subject]
         sighting.decision = identifier.decide(sighting, self._elsewhere(sighting))
         identifier.keep(sighting)
-        self._sink.write(_sighting_event(sighting, self._sink.count))
+        self._events.write(sighting_event(sighting), _best(sighting).crops)
 
     def _elsewhere(self, sighting: Sighting) -> set[str]:
         """Return the identities that were in view beside this track, and so cannot be it."""
@@ -214,77 +210,5 @@ def _together_s(a: Sighting, b: Sighting) -> float:
     return min(a.end_s, b.end_s) - max(a.start_s, b.start_s)
 
 
-def _sighting_event(sighting: Sighting, number: int) -> dict[str, Any]:
-    decision, track = sighting.decision, sighting.track
-    assert decision is not None
-    return {
-        "event": "sighting",
-        "id": number,
-        "rig": sighting.rig,
-        "track": track.number,
-        "subject": sighting.subject,
-        "identity": decision.identity,
-        "known": decision.known,
-        "score": _rounded(decision.score),
-        "threshold": round(decision.threshold, 4),
-        "time_s": round(sighting.end_s, 3),
-        "start_s": round(sighting.start_s, 3),
-        "end_s": None,
-        "box": [round(v, 1) for v in track.box],
-        "modalities": sighting.modalities(),
-        "crops": len(sighting.embeddings),
-        "seen_at": None if decision.match is None else decision.match.template.payload["rig"],
-    }
-
-
-def _glimpse_event(track: Track, sample: Sample, likely: Likely, number: int) -> dict[str, Any]:
-    return {
-        "event": "glimpse",
-        "id": number,
-        "rig": sample.rig,
-        "track": track.number,
-        "subject": track.subject,
-        "identity": likely.identity,
-        "score": _rounded(likely.score),
-        "threshold": round(likely.threshold, 4),
-        "time_s": round(sample.time_s, 3),
-        "start_s": round(track.start_s, 3),
-        "end_s": None,
-        "box": [round(v, 1) for v in track.box],
-        "modalities": [m for m in MODALITIES if m in sample.crops],
-        "crops": 1,
-    }
-
-
-def _track_event(rig: str, track: Track, sighting: Sighting | None, number: int) -> dict[str, Any]:
-    decision = None if sighting is None else sighting.decision
-    span: Sighting | Track = track if sighting is None else sighting
-    return {
-        "event": "track_end",
-        "id": number,
-        "rig": rig,
-        "track": track.number,
-        "subject": track.subject if sighting is None else sighting.subject,
-        "identity": None if decision is None else decision.identity,
-        "start_s": round(span.start_s, 3),
-        "end_s": round(span.end_s, 3),
-        "time_s": round(span.end_s, 3),
-        "box": [round(v, 1) for v in track.box],
-        "crops": 0 if sighting is None else len(sighting.embeddings),
-    }
-
-
-def _camera_event(change: CameraChange, number: int) -> dict[str, Any]:
-    return {
-        "event": "camera_back" if change.state == "live" else "camera_lost",
-        "id": number,
-        "rig": change.rig,
-        "modality": change.modality,
-        "state": change.state,
-        "reason": change.reason,
-        "time_s": round(change.time_s, 3),
-    }
-
-
-def _rounded(score: float | None) -> float | None:
-    return None if score is None else round(score, 4)
+def _best(sighting: Sighting) -> Sample:
+    return max(sighting.samples, key=lambda sample: sample.quality)

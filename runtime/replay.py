@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,17 +18,18 @@ from runtime.config import RigConfig
 from runtime.feed import CameraChange, Due, Instant, Notice, RigBegins, RigEnds
 from runtime.offsets import ClockOffset
 from runtime.preflight import Preflight
+from runtime.sinks import RunName
 from runtime.sources import Frame, decoded, open_video
 from runtime.sync_statistics import SyncStatistics
 from runtime.synchroniser import Triplet
-from runtime.tape import INSTANTS, SETTINGS
+from runtime.tape import INSTANTS, RUN, SETTINGS
 
 log = logging.getLogger(__name__)
 
 
 def settings_of(folder: Path) -> Path:
     """Return the settings file of the tape ``folder``; InputError when it is no tape."""
-    for name in (INSTANTS, SETTINGS):
+    for name in (INSTANTS, SETTINGS, RUN):
         if not (folder / name).is_file():
             raise InputError(f"{folder} is no recording: it holds no {name}")
     return folder / SETTINGS
@@ -40,6 +41,8 @@ class ReplayFeed:
     def __init__(self, folder: Path) -> None:
         """Play ``folder``; InputError when it is no tape."""
         settings_of(folder)
+        self.run: Final = RunName(**json.loads((folder / RUN).read_text(encoding="utf-8")))
+        """What the ids of the recorded run begin with."""
         self._folder = folder
         self._videos: dict[str, Iterator[Picture]] = {}
         self._statistics: dict[str, SyncStatistics] = {}

@@ -5,7 +5,7 @@ A tape is a folder:
 - ``instants.jsonl``: a line an instant, its pictures by video and place in it; floats as they were;
 - ``NAME-MODALITY-N.mkv``: pictures in H.264, RGB, lossless; N counts changes of their size;
 - ``begin-N.npz``: backgrounds of a rig that began, named by the instant's notice;
-- ``settings.yaml``: the run's settings, which a replay takes.
+- ``settings.yaml``, ``run.json``: the run's settings and name, which a replay takes.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ from av.video.frame import VideoFrame
 from mambapro.cli import InputError
 from mambapro.config import to_dict, to_yaml
 from mambapro.contract import Modality
-from mambapro.files import write_text
+from mambapro.files import write_json, write_text
 from mambapro.preprocess import Picture
 from runtime.config import StreamConfig
 from runtime.feed import Feed, Instant, Notice, RigBegins, RigEnds
 from runtime.preflight import Preflight
+from runtime.sinks import RunName
 from runtime.sync_statistics import SyncStatistics
 
 INSTANTS: Final = "instants.jsonl"
 SETTINGS: Final = "settings.yaml"
+RUN: Final = "run.json"
 QUEUE_FRAMES: Final = 32
 LOSSLESS: Final = {"preset": "ultrafast", "qp": "0"}
 """With libx264rgb: 800 pictures of 640x360 a second on one core, 37 kB each (PyAV 18)."""
@@ -44,11 +46,12 @@ LOSSLESS: Final = {"preset": "ultrafast", "qp": "0"}
 class TapedFeed:
     """Passes a feed on and records the first ``live.tape_s`` of it."""
 
-    def __init__(self, feed: Feed, folder: Path, settings: StreamConfig) -> None:
-        """Record into ``folder``, which must be new or empty."""
+    def __init__(self, feed: Feed, folder: Path, settings: StreamConfig, run: RunName) -> None:
+        """Record into ``folder``, which must be new or empty; ``run`` names the run's events."""
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder} is not empty; give a new folder for the recording")
         write_text(folder / SETTINGS, to_yaml(settings))
+        write_json(folder / RUN, asdict(run))
         self._feed, self._max_s = feed, settings.live.tape_s
         self._tape: Tape | None = Tape(folder)
 

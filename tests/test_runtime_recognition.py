@@ -11,7 +11,7 @@ from runtime.crops import Sample
 from runtime.gallery import Gallery
 from runtime.identification import Identifier, fuse
 from runtime.recognition import Recogniser
-from runtime.sinks import JsonLinesSink
+from runtime.sinks import CLIPS, EventLog, JsonLinesSink
 from runtime.tracking import Track
 from tests.runtime_scenes import COLOURS, ColourEngine
 
@@ -38,10 +38,10 @@ class Desk:
             folder / "g", self.engine.spec, keep=False, mix_precisions=False, templates=9
         )
         self.path = folder / "events.jsonl"
-        self.sink = JsonLinesSink(self.path)
+        self.events_log = EventLog(CLIPS, JsonLinesSink(self.path))
         identifiers = {"person": Identifier(config, self.gallery, self.engine.spec)}
         self.recogniser = Recogniser(
-            config, {"person": self.engine}, identifiers, self.sink, 8, 0.2
+            config, {"person": self.engine}, identifiers, self.events_log, 8, 0.2
         )
         for name, camera in (("gate", 0), ("yard", 9)):
             self.recogniser.meet(RigConfig(name, {"rgb": CameraConfig("")}, camera))
@@ -64,7 +64,7 @@ def desk(tmp_path):
     opened = Desk(tmp_path)
     yield opened
     opened.gallery.close()
-    opened.sink.close()
+    opened.events_log.close()
 
 
 def test_the_second_sighting_is_known_and_a_stranger_is_new(desk):
@@ -154,7 +154,7 @@ def test_strays_of_another_model_are_forgotten(tmp_path):
         for subject, engine in engines.items()
     }
     identifiers = {s: Identifier(config, g, engines[s].spec) for s, g in galleries.items()}
-    sink = JsonLinesSink(tmp_path / "events.jsonl")
+    sink = EventLog(CLIPS, JsonLinesSink(tmp_path / "events.jsonl"))
     recogniser = Recogniser(config, engines, identifiers, sink, 8, 0.2)
     recogniser.meet(RigConfig("gate", {"rgb": CameraConfig("")}, 0))
     track = make_track(1)

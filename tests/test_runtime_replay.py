@@ -10,6 +10,7 @@ from mambapro.cli import InputError, run
 from runtime.config import LiveConfig, StreamConfig
 from runtime.feed import CameraChange, Due, Instant, RigBegins, RigEnds
 from runtime.replay import ReplayFeed
+from runtime.sinks import CLIPS
 from runtime.stream import main
 from runtime.tape import INSTANTS, TapedFeed
 from tests.runtime_scenes import Walk, write_colour_model, write_scene
@@ -103,7 +104,7 @@ def test_pictures_notices_and_loads_come_back_as_they_were(recorded, tmp_path):
         lost = CameraChange(begins.rig.name, "tir", "lost", "it went", 2.0 + i)
         instants.append(Instant(2.0 + i, [lost], [Due(begins.rig.name, triplet)], i % 4))
     instants.append(Instant(9.0, [RigEnds(begins.rig.name)]))
-    feed = TapedFeed(Given(instants), tmp_path / "tape", StreamConfig())
+    feed = TapedFeed(Given(instants), tmp_path / "tape", StreamConfig(), CLIPS)
     assert list(feed) == instants
     feed.close()
     for played, given in zip(ReplayFeed(tmp_path / "tape"), instants, strict=True):
@@ -122,7 +123,7 @@ def test_pictures_notices_and_loads_come_back_as_they_were(recorded, tmp_path):
 
 def test_a_recording_ends_in_time_and_the_feed_goes_on(recorded, tmp_path):
     instants = [Instant(float(i)) for i in range(20)]
-    feed = TapedFeed(Given(instants), tmp_path / "tape", StreamConfig(live=LiveConfig(tape_s=5.0)))
+    feed = TapedFeed(Given(instants), tmp_path / "tape", StreamConfig(live=LiveConfig(tape_s=5.0)), CLIPS)
     assert len(list(feed)) == 20
     feed.close()
     assert len(list(ReplayFeed(tmp_path / "tape"))) == 6
