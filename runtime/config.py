@@ -330,47 +330,6 @@ class JsonLinesConfig:
 
 
 @dataclass(frozen=True)
-class MqttConfig:
-    """An MQTT broker. The password comes from the environment: MAMBAPRO_MQTT_PASSWORD."""
-
-    host: str | None = None
-    """Name or address of the broker; none sends nothing."""
-    port: int = 1883
-    """TCP port; 8883 is usual with TLS."""
-    prefix: str = "mambapro"
-    """Topics are <prefix>/events/<rig> and, with online or offline, <prefix>/status."""
-    client_id: str | None = None
-    """Unique at the broker; none takes mambapro- and the name of this machine."""
-    username: str | None = None
-    """Who logs in; none is anonymous."""
-    version: Literal["5", "3.1.1"] = "5"
-    """Protocol. A 3.1.1 broker acknowledges also what it may not publish: then it is lost."""
-    tls: bool = False
-    """Encrypt, and check the broker's certificate."""
-    ca_file: str | None = None
-    """Certificates to trust; none trusts the system's."""
-    cert_file: str | None = None
-    """Certificate of this client; none has none."""
-    key_file: str | None = None
-    """Its private key."""
-    keepalive_s: int = 15
-    """A silent connection is found dead after one and a half times this, s."""
-    timeout_s: float = 5.0
-    """Longest wait for the broker to answer, s."""
-
-
-@dataclass(frozen=True)
-class WebhookConfig:
-    """An HTTP receiver of one POST an event. MAMBAPRO_WEBHOOK_SECRET, if set, signs the body."""
-
-    url: str | None = None
-    """http or https, without credentials; none sends nothing. MAMBAPRO_WEBHOOK_TOKEN, if set, is
-    sent as bearer token."""
-    timeout_s: float = 5.0
-    """Longest wait for the receiver to answer, s."""
-
-
-@dataclass(frozen=True)
 class SnapshotsConfig:
     """Crops of sightings as JPEGs."""
 
@@ -392,8 +351,6 @@ class SinksConfig:
 
     journal: JournalConfig = field(default_factory=JournalConfig)
     jsonlines: JsonLinesConfig = field(default_factory=JsonLinesConfig)
-    mqtt: MqttConfig = field(default_factory=MqttConfig)
-    webhook: WebhookConfig = field(default_factory=WebhookConfig)
     snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
 
 

@@ -1,4 +1,4 @@
-"""Where events go: a durable journal first, then files, an MQTT broker, a webhook.
+"""Where events go: a durable journal first, then its readers.
 
 `open_events` gives the `EventLog` that everything writes to; the other modules are its parts.
 """

@@ -24,11 +24,9 @@ def open_events(config: SinksConfig, output: Path, *, live: bool) -> EventLog:
     """Open the log of a run that writes to the folder ``output``.
 
     ``live``: times are Unix seconds, events.jsonl goes on over restarts, and all goes through a
-    journal. On files events.jsonl starts anew, the same clips give the same ids, and there is a
-    journal only for a broker or a webhook; ids are then unique for ever as well.
+    journal. On files events.jsonl starts anew, and the same clips give the same ids.
 
-    Raises InputError when settings contradict or another process has the journal open, and OSError
-    when the disk refuses.
+    Raises InputError when another process has the journal open, OSError when the disk refuses.
     """
     snapshots = _snapshots(config.snapshots, output)
     if not live:
