@@ -123,7 +123,9 @@ def test_pictures_notices_and_loads_come_back_as_they_were(recorded, tmp_path):
 
 def test_a_recording_ends_in_time_and_the_feed_goes_on(recorded, tmp_path):
     instants = [Instant(float(i)) for i in range(20)]
-    feed = TapedFeed(Given(instants), tmp_path / "tape", StreamConfig(live=LiveConfig(tape_s=5.0)), CLIPS)
+    feed = TapedFeed(
+        Given(instants), tmp_path / "tape", StreamConfig(live=LiveConfig(tape_s=5.0)), CLIPS
+    )
     assert len(list(feed)) == 20
     feed.close()
     assert len(list(ReplayFeed(tmp_path / "tape"))) == 6

@@ -169,3 +169,12 @@ def test_json_lines_that_are_recorded_start_anew(tmp_path):
         sink.write({"n": number})
         sink.close()
     assert lines(tmp_path / "crops.jsonl") == [{"n": 1}]
+
+
+@pytest.mark.parametrize("identifier", ["clips-00000007", 7])
+def test_a_live_run_goes_on_in_the_file_of_a_run_on_files(tmp_path, identifier):
+    (tmp_path / "events.jsonl").write_text(json.dumps({"id": identifier, "time_s": NOW_S}) + "\n")
+    log = open_events(SinksConfig(), tmp_path, live=True)
+    written = [log.write(an_event(n)) for n in range(3)]
+    log.close()
+    assert [e["id"] for e in lines(tmp_path / "events.jsonl")] == [identifier, *written]

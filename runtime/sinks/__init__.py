@@ -4,9 +4,9 @@
 """
 
 from runtime.sinks.eventlog import EventLog, EventsStatus
+from runtime.sinks.ids import CLIPS, RunName
 from runtime.sinks.interface import SinkStatus
 from runtime.sinks.jsonlines import JsonLinesSink
-from runtime.sinks.ids import CLIPS, RunName
 from runtime.sinks.opening import open_events, open_events_again
 from runtime.sinks.snapshots import SnapshotStore
 

@@ -58,8 +58,9 @@ class EventLog:
     ) -> None:
         """Write to ``sink``, which is closed with this, in the name of ``run``.
 
-        Where times are Unix seconds, events tell them as text as well. When the disk refuses, up to ``patience`` events wait in memory and are tried again each
-        second; with 0 the error goes to the caller.
+        Where times are Unix seconds, events tell them as text as well. When the disk refuses, up
+        to ``patience`` events wait in memory and are tried again each second; with 0 the error goes
+        to the caller.
         """
         self.run, self._sink = run, sink
         self._patience, self._snapshots, self._dispatchers = patience, snapshots, dispatchers

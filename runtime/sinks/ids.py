@@ -52,6 +52,11 @@ def order(identifier: str) -> tuple[str, int]:
     return run, int(sequence)
 
 
+def is_live(identifier: object) -> bool:
+    """Return whether this is the id of a live event."""
+    return isinstance(identifier, str) and _started(identifier) is not None
+
+
 def _started(identifier: str) -> datetime | None:
     try:
         started = datetime.strptime(identifier.split("-", 1)[0], _FORM)

@@ -10,7 +10,7 @@ from typing import Final
 from runtime.config import JsonLinesConfig, SinksConfig, SnapshotsConfig
 from runtime.sinks.dispatcher import Dispatcher
 from runtime.sinks.eventlog import EventLog
-from runtime.sinks.ids import CLIPS, RunName, new_run, order
+from runtime.sinks.ids import CLIPS, RunName, is_live, new_run, order
 from runtime.sinks.interface import Event
 from runtime.sinks.journal import Journal
 from runtime.sinks.jsonlines import JsonLinesSink, Rotation
@@ -76,7 +76,8 @@ class JsonLinesSender:
         if self._sink is None:
             self._sink = JsonLinesSink(self._path, append=True, rotation=self._rotation)
             last = self._sink.last()
-            self._last = None if last is None else order(last["id"])
+            is_ours = last is not None and is_live(last.get("id"))  # else of a run on files
+            self._last = order(last["id"]) if last is not None and is_ours else None
 
     def send(self, events: Sequence[Event]) -> int:
         """Write the first of ``events``, unless a kill came between writing it and saying so."""
