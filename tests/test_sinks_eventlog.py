@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from runtime.config import JsonLinesConfig, SinksConfig
-from runtime.sinks import EventLog, JsonLinesSink, open_events
+from runtime.sinks import CLIPS, EventLog, JsonLinesSink, open_events
 from runtime.sinks.ids import order
 
 NOW_S = float(int(time.time()))

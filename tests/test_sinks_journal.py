@@ -187,12 +187,12 @@ def test_killed_again_and_again_it_has_every_event_whose_write_returned(tmp_path
 
 
 def test_ids_follow_each_other_over_restarts_even_when_the_clock_goes_back():
-    first = new_run(1_764_000_000.5, None)
+    first = new_run(1_764_000_000.5, None).text
     assert first.startswith("20251124T160000Z-")
     ids = [event_id(first, 0), event_id(first, 99_999_999), event_id(first, 100_000_000)]
     for now_s in (1_764_000_000.7, 0.0, 1_764_000_000.0, 1_800_000_000.0):
-        run = new_run(now_s, ids[-1])
+        run = new_run(now_s, ids[-1]).text
         ids += [event_id(run, number) for number in range(2)]
     assert sorted(ids, key=order) == ids
     assert len(set(ids)) == len(ids)
-    assert new_run(0.0, "clips-00000001").startswith("19700101T000000Z-")
+    assert new_run(0.0, "clips-00000001").text.startswith("19700101T000000Z-")
