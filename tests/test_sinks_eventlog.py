@@ -112,7 +112,7 @@ def test_while_the_disk_is_full_events_wait_in_memory_in_order():
     assert log.status().last_error is None
     log.close()
     assert [e["track"] for e in disk.events] == [0, 1, 2, 3, 4]
-    assert [e["id"] for e in disk.events] == [f"run-{n:08d}" for n in range(5)]
+    assert [e["id"] for e in disk.events] == [f"clips-{n:08d}" for n in range(5)]
 
 
 def test_what_waits_is_bounded_and_what_is_lost_is_counted(caplog):
@@ -133,7 +133,7 @@ def test_without_patience_the_caller_is_told_and_no_id_is_used_up():
     with pytest.raises(OSError, match="No space left"):
         log.write(an_event())
     disk.full = False
-    assert log.write(an_event()) == "run-00000000"
+    assert log.write(an_event()) == "clips-00000000"
     log.close()
 
 
