@@ -162,11 +162,12 @@ def _recogniser(
     remember_s: float | None,
 ) -> Recogniser:
     identifiers = {}
+    live = remember_s is not None
     for subject, engine in engines.items():
         gallery = Gallery(
             Path(config.output) / config.gallery.folder / subject,
             engine.spec,
-            keep=config.gallery.keep,
+            keep=live if config.gallery.keep is None else config.gallery.keep,
             mix_precisions=config.gallery.mix_precisions,
             templates=config.gallery.templates,
         )

@@ -295,8 +295,9 @@ class GalleryConfig:
 
     folder: str = "gallery"
     """Folder; a relative path starts at the output folder."""
-    keep: bool = False
-    """Go on with the identities of earlier runs; off, the gallery starts empty."""
+    keep: bool | None = None
+    """Go on with the identities of earlier runs; none does so for live cameras, while a run on
+    clips starts with none."""
     mix_precisions: bool = False
     """Allow embeddings of float32, float16 and INT8 models side by side."""
     templates: int = 20

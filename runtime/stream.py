@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--keep-gallery", action="store_true",
-        help="go on with the identities of earlier runs (default: start with none)",
+        help="go on with the identities of earlier runs (default: for live cameras, not for clips)",
     )  # fmt: skip
     parser.add_argument(
         "--no-video", action="store_true", help="write no mosaic (default: write it)"
