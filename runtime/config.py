@@ -169,6 +169,8 @@ class LiveConfig:
     """A camera that gave no picture this long after the start is reported as lost, s."""
     latency_budget_s: float = 0.4
     """Work that begins later than this after its frames arrived raises the load, s."""
+    max_age_s: float = 1.0
+    """Triplets that are older when their turn comes are dropped, so that no delay builds up, s."""
     remember_s: float = 300.0
     """Sightings are kept in memory for this long after their end, s."""
     drain_s: float = 10.0

@@ -76,7 +76,7 @@ class LiveRig:
             while isinstance(frame := source.read(0.0), Frame):
                 self._take(modality, frame)
         notices = self._changes()
-        triplet = self._synchroniser.pop(time.monotonic())
+        triplet = self._fresh(time.monotonic())
         if self._warm_up is not None:
             before = self._warm_up.finished()
             if before is None:
@@ -96,6 +96,15 @@ class LiveRig:
     def close(self) -> None:
         """Let go of the cameras."""
         self._owner.close()
+
+    def _fresh(self, now_s: float) -> Triplet | None:
+        """Return the next triplet that is not too old to be worked on; older ones are dropped."""
+        while (triplet := self._synchroniser.pop(now_s)) is not None:
+            age_s = now_s - min(frame.arrival_s for frame in triplet.frames.values())
+            if age_s <= self._config.live.max_age_s:
+                return triplet
+            self.statistics.skipped.update(triplet.frames.keys())
+        return None
 
     def _take(self, modality: Modality, frame: Frame) -> None:
         if self._warm_up is not None:

@@ -4,9 +4,10 @@ Order of shedding, the mildest first:
 
 1. crops of a track are taken less often (:data:`THRIFT`), so fewer are embedded;
 2. the mosaic is not drawn;
-3. sources drop their oldest frames, because nobody took them in time; they count them.
+3. triplets older than ``live.max_age_s`` are dropped, the oldest first, and counted; so are the
+   oldest frames of a source whose queue nobody empties.
 
-A source's queue is bounded whatever the load is, so memory is too.
+All queues are bounded whatever the load is, so memory is too.
 """
 
 from __future__ import annotations

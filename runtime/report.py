@@ -49,7 +49,7 @@ def report(
         "preflight_s": round(watch.preflight_s, 2),
         "stream_s": round(watch.stream_s, 2),
         "events": events,
-        "frames_dropped": sum(s.unpaired.total() for s in statistics.values()),
+        "frames_dropped": sum(s.unpaired.total() + s.skipped.total() for s in statistics.values()),
         "sightings": sum(s.decision is not None for s in sightings),
         "identities": len({s.decision.identity for s in sightings if s.decision}),
         "rigs": {
@@ -57,6 +57,7 @@ def report(
                 "triplets": s.triplets,
                 "missing": dict(s.missing),
                 "unpaired": dict(s.unpaired),
+                "skipped": dict(s.skipped),
                 "skew_p95_ms": _rounded(s.skew_p95_ms()),
                 "offsets_ms": _offsets_ms(offsets.get(name, {})),
             }

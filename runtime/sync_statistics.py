@@ -43,6 +43,8 @@ class SyncStatistics:
     """Triplets given."""
     missing: Counter[Modality] = field(default_factory=Counter)
     """Triplets that lack a modality, by modality."""
+    skipped: Counter[Modality] = field(default_factory=Counter)
+    """Frames of triplets that were too old when their turn came, by modality."""
     unpaired: Counter[Modality] = field(default_factory=Counter)
     """Frames that came into no triplet, by modality."""
     late: Counter[Modality] = field(default_factory=Counter)
