@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CODE := mambapro train export calibration runtime benchmarks tests plugins setup.py
 
-.PHONY: demo build tensorrt-rtx test lint bench pin clean
+.PHONY: demo build tensorrt-rtx test lint bench soak pin clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -76,6 +76,9 @@ runs/stream/report.json: runs/person/model.onnx runs/vehicle/model.onnx $(SCENE)
 bench: demo  ## record the figures of README.md; fails if one of the demo's is missed
 	$(BIN)/python benchmarks/scenes.py --record
 	$(BIN)/python benchmarks/demo.py --record --check
+
+soak: $(INSTALLED) $(NATIVE)  ## half an hour of live cameras that fail at random
+	$(BIN)/python tests/soak.py --minutes 30 --record
 
 # --- checks --------------------------------------------------------------------------------------
 test: $(INSTALLED) $(NATIVE)  ## all tests, with coverage
