@@ -118,10 +118,19 @@ class DataConfig:
     """Padding before the random crop, px."""
     erase: float = 0.5
     """Probability of random erasing."""
+    shared_augmentation: bool = False
+    """Flip, shift and erase the three modalities alike; off, each by draws of its own, as the
+    paper."""
+    allow_single: bool = False
+    """Train on identities with one triplet too; it is repeated in its batch."""
     workers: int = 2
     """Processes that read and augment; 0 reads in the training process."""
     cache_mb: int = 512
     """Resized pictures of a split are kept in memory when they need at most this much, MB."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "erase", "max_unreadable_share"):
+            _check_share(f"data.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,9 @@ class TrainConfig:
     """Triplets a step."""
     instances: int = 4
     """Triplets of one identity in a batch; divides batch_size."""
+    accumulate: int = 1
+    """Batches whose mean gradient makes one step. Each is a whole batch of its own to the losses
+    and to batch normalisation: hardest triplets are looked for within it."""
     lr: float = 3.5e-4
     """Learning rate of weights."""
     bias_lr_factor: float = 2.0
@@ -165,13 +177,31 @@ class TrainConfig:
     identity_weight: float = 0.25
     """Weight of the identity loss."""
     triplet_weight: float = 1.0
-    """Weight of the batch-hard triplet loss."""
+    """Weight of the metric loss, which is the batch-hard triplet loss unless metric_loss says
+    otherwise."""
+    metric_loss: Literal["triplet", "circle", "supcon"] = "triplet"
+    """Loss on the features: batch-hard triplet (the paper's), circle (Sun et al., 2020) or
+    supervised contrastive (Khosla et al., 2020)."""
     modality_dropout: float = 0.0
-    """Probability that a training triplet misses one modality, drawn at random."""
+    """Probability that a training triplet misses modalities; which of the six incomplete subsets
+    is left is drawn evenly."""
     unknown_camera: float = 0.0
     """Probability that a training triplet is of an unknown camera: rigs elsewhere have no row."""
     amp: bool = True
-    """Automatic mixed precision where the device has it (CUDA)."""
+    """Automatic mixed precision."""
+    amp_type: Literal["auto", "float16", "bfloat16"] = "auto"
+    """Type of products under amp: auto is float16 on CUDA and none on a CPU. float16 scales the
+    loss."""
+    ema: float = 0.0
+    """Decay a step of an exponential moving average of the weights, which is then what is evaluated
+    and kept as best; 0 is off."""
+    checkpointing: bool = False
+    """Compute the tower's activations again for their gradients: less memory, longer steps."""
+    compile: bool = False
+    """Compile the tower with torch.compile, which needs a C++ compiler."""
+    deterministic: bool = False
+    """Refuse operations that may differ from run to run: the same seed, threads and devices give
+    the same weights to the last bit."""
     seed: int = 1
     """Seed of weights, sampling and augmentation."""
     eval_every: int = 5
@@ -186,6 +216,13 @@ class TrainConfig:
                 f"train.instances must be at least 2 and divide batch_size {self.batch_size}, "
                 f"got {self.instances}"
             )
+        for name in ("epochs", "batch_size", "accumulate", "eval_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("modality_dropout", "unknown_camera", "label_smoothing"):
+            _check_share(f"train.{name}", getattr(self, name))
+        if not 0 <= self.ema < 1:
+            raise InputError(f"train.ema must be at least 0 and below 1, got {self.ema}")
 
 
 @dataclass(frozen=True)
@@ -272,6 +309,11 @@ def help_text(cls: type[Any]) -> str:
         f"  {key} ({kind}, default {default}): {doc}" for key, kind, default, doc in describe(cls)
     ]
     return "settings of the YAML file and of --set section.key=value:\n" + "\n".join(lines)
+
+
+def _check_share(key: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise InputError(f"{key} must be from 0 to 1, got {value}")
 
 
 def _convert(kind: Any, value: Any, key: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 PACKAGES: Final = (
     "mambapro", "numpy", "opencv-python", "torch", "onnx", "onnxruntime", "av", "qdrant-edge-py",
-    "trackers", "supervision",
+    "trackers", "supervision", "pytorch-metric-learning",
 )  # fmt: skip
 
 
@@ -38,12 +38,22 @@ def cpu_name() -> str:
 
 def commit() -> str | None:
     """Return the checkout's commit, with ``-dirty`` when files differ; None outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    answer = _git("describe", "--always", "--dirty")
+    return answer.strip() if answer else None
+
+
+def uncommitted() -> str:
+    """Return how tracked files differ from the checkout's commit, as a patch; empty if not."""
+    return _git("diff", "HEAD") or ""
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
+    return answer.stdout
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,6 @@
 import dataclasses
+import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -76,8 +78,24 @@ def test_erased_box_has_the_legal_size_and_noise_in_every_pixel():
     assert 0.2 < max(shares) < 0.36
 
 
-def test_dropped_modality():
+def test_dropped_modalities_leave_every_incomplete_subset_as_often():
     assert dropout_mask(0, 3, random()).tolist() == [1, 1, 1]
-    masks = np.stack([dropout_mask(1, 3, random(seed)) for seed in range(30)])
-    assert (masks.sum(axis=1) == 2).all()
-    assert (masks.sum(axis=0) < 30).all()
+    draws = random()
+    counts = Counter(tuple(dropout_mask(1, 3, draws)) for _ in range(1200))
+    incomplete = set(itertools.product((0.0, 1.0), repeat=3)) - {(0, 0, 0), (1, 1, 1)}
+    assert set(counts) == incomplete
+    assert min(counts.values()) > 150
+
+
+def test_a_share_of_the_triplets_is_complete():
+    draws = random()
+    complete = np.mean([dropout_mask(0.3, 3, draws).all() for _ in range(500)])
+    assert complete == pytest.approx(0.7, abs=0.06)
+
+
+def test_shared_augmentation_changes_modalities_alike(images):
+    config = DataConfig(flip=0.5, pad_px=4, erase=0.5, shared_augmentation=True)
+    draws = [augment(images, config, random(seed)) for seed in range(10)]
+    for changed in draws:
+        assert (changed == changed[:1]).all()
+    assert len({changed.tobytes() for changed in draws}) == 10

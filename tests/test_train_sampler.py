@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import pytest
@@ -45,6 +46,26 @@ def test_going_on_in_the_middle_of_an_epoch():
     resumed.done = 1
     assert list(resumed) == list(sampler())[1:]
     assert len(resumed) == len(sampler()) - 1
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_share_each_batch_by_identity(processes):
+    whole = list(sampler(labels=LABELS * 2, batch_size=8, instances=2))
+    parts = [
+        list(sampler(labels=LABELS * 2, batch_size=8, instances=2, rank=r, processes=processes))
+        for r in range(processes)
+    ]
+    together = [list(itertools.chain(*part)) for part in zip(*parts, strict=True)]
+    assert together == whole
+    for part in parts:
+        for batch in part:
+            counts = Counter((LABELS * 2)[draw.record] for draw in batch)
+            assert set(counts.values()) == {2}
+
+
+def test_processes_that_cannot_share_a_batch():
+    with pytest.raises(InputError, match="3 processes cannot share the 4 identities of a batch"):
+        sampler(batch_size=8, instances=2, processes=3)
 
 
 def test_too_few_identities_for_a_batch():

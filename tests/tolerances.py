@@ -22,3 +22,5 @@ GRADIENT_ZERO = 1e-5
 """Absolute: the bias before a BatchNorm has no gradient but rounding; all others exceed 1e-3."""
 SCAN_BFLOAT16 = 8e-3
 """Relative to the largest value: u, delta, B, C and y are rounded to 8 bits."""
+DISTRIBUTED_LOSS = 1e-5
+"""Absolute, over 20 steps: float32 sums over two processes in another order, grown by training."""

@@ -1,4 +1,4 @@
-"""Augmentation of a triplet, drawn for each modality on its own, on uint8 pictures.
+"""Augmentation of a triplet, on uint8 pictures.
 
 Normalisation stays inside the network, so noise that the paper adds to normalised pixels is added
 here in the units of uint8.
@@ -20,14 +20,19 @@ _ATTEMPTS = 10
 
 
 def augment(images: Picture, config: DataConfig, random: np.random.Generator) -> Picture:
-    """Return (M, H, W, 3) uint8: each modality flipped, shifted and erased by draws of its own."""
+    """Return (M, H, W, 3) uint8: each modality flipped, shifted and erased.
+
+    The draws are each modality's own, or the same ones for all with ``shared_augmentation``.
+    """
     changed = np.empty_like(images)
+    shared = int(random.integers(2**32)) if config.shared_augmentation else None
     for target, picture in zip(changed, images, strict=True):
-        if random.random() < config.flip:
+        own = random if shared is None else np.random.default_rng(shared)
+        if own.random() < config.flip:
             picture = picture[:, ::-1]
-        shift(picture, random.integers(-config.pad_px, config.pad_px + 1, 2), out=target)
-        if random.random() < config.erase:
-            erase(target, random)
+        shift(picture, own.integers(-config.pad_px, config.pad_px + 1, 2), out=target)
+        if own.random() < config.erase:
+            erase(target, own)
     return changed
 
 
@@ -64,8 +69,13 @@ def erase(picture: Picture, random: np.random.Generator) -> None:
 
 
 def dropout_mask(probability: float, modalities: int, random: np.random.Generator) -> np.ndarray:
-    """Return (M,) float32, 1 = present; with ``probability`` one modality, drawn evenly, is 0."""
+    """Return (M,) float32, 1 = present.
+
+    With ``probability`` it is an incomplete subset, each one drawn as often: at least one modality
+    is present, at least one is missing.
+    """
     mask = np.ones(modalities, np.float32)
     if random.random() < probability:
-        mask[random.integers(modalities)] = 0
+        subset = int(random.integers(1, 2**modalities - 1))
+        mask[:] = [subset >> i & 1 for i in range(modalities)]
     return mask

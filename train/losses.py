@@ -1,8 +1,9 @@
-"""Identity loss and batch-hard triplet loss of each (logits, feature) pair of the heads."""
+"""Identity loss and metric loss of each (logits, feature) pair of the heads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,24 +15,40 @@ Pair = tuple[Tensor, Tensor]
 
 
 def pair_losses(
-    pairs: Sequence[Pair], labels: Tensor, label_smoothing: float = 0.1
+    pairs: Sequence[Pair], labels: Tensor, label_smoothing: float = 0.1, metric: str = "triplet"
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return (identity loss, triplet loss) of each pair.
+    """Return (identity loss, metric loss) of each pair.
 
     A pair is logits (B, identities) and the feature (B, F) before its neck; ``labels`` is (B,).
+    ``metric`` is a value of train.metric_loss.
     """
+    loss = metric_loss(metric)
     return [
-        (F.cross_entropy(logits, labels, label_smoothing=label_smoothing), triplet(feature, labels))
+        (F.cross_entropy(logits, labels, label_smoothing=label_smoothing), loss(feature, labels))
         for logits, feature in pairs
     ]
 
 
 def total_loss(pairs: Sequence[Pair], labels: Tensor, config: TrainConfig) -> Tensor:
     """Return the weighted sum of the losses of all pairs, a scalar."""
-    losses = pair_losses(pairs, labels, config.label_smoothing)
+    losses = pair_losses(pairs, labels, config.label_smoothing, config.metric_loss)
     return torch.stack(
-        [config.identity_weight * i + config.triplet_weight * t for i, t in losses]
+        [config.identity_weight * i + config.triplet_weight * m for i, m in losses]
     ).sum()
+
+
+def metric_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss on features (B, F) and labels (B,) of that name; see train.metric_loss."""
+    return triplet if name == "triplet" else _library_loss(name)
+
+
+@functools.cache
+def _library_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    from pytorch_metric_learning.losses import CircleLoss, SupConLoss
+
+    losses = {"circle": CircleLoss, "supcon": SupConLoss}
+    loss = losses[name]()  # their published scales and margins
+    return lambda features, labels: loss(features.float(), labels)
 
 
 def triplet(features: Tensor, labels: Tensor) -> Tensor:

@@ -29,9 +29,21 @@ class IdentitySampler(Sampler[list[Draw]]):
     Each identity's triplets are shuffled and cut into groups of ``instances`` (an identity with
     fewer fills one group by repetition). Batches take one group from each of P identities until
     fewer than P identities have groups left. ``done`` batches of the epoch are skipped.
+
+    Of several processes each takes its part of every batch, whole identities: together they see
+    what one process would see.
     """
 
-    def __init__(self, labels: Sequence[int], batch_size: int, instances: int, seed: int):
+    def __init__(
+        self,
+        labels: Sequence[int],
+        batch_size: int,
+        instances: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+    ):
+        self.rank, self.processes = rank, processes
         self.by_label = defaultdict(list)
         for record, label in enumerate(labels):
             self.by_label[label].append(record)
@@ -43,14 +55,22 @@ class IdentitySampler(Sampler[list[Draw]]):
                 f"a batch of {batch_size} with {instances} instances needs {self.identities} "
                 f"identities, the training split has {len(self.by_label)}; lower train.batch_size"
             )
+        if self.identities % processes:
+            raise InputError(
+                f"{processes} processes cannot share the {self.identities} identities of a batch "
+                f"evenly; make train.batch_size {batch_size} a multiple of "
+                f"{instances * processes} (train.instances x processes)"
+            )
 
     def __len__(self) -> int:
         return len(self.batches()) - self.done
 
     def __iter__(self) -> Iterator[list[Draw]]:
         size = self.identities * self.instances
+        share = size // self.processes
+        own = range(self.rank * share, (self.rank + 1) * share)
         for number, batch in enumerate(self.batches()[self.done :], start=self.done):
-            yield [Draw(record, self.epoch, number * size + i) for i, record in enumerate(batch)]
+            yield [Draw(batch[i], self.epoch, number * size + i) for i in own]
 
     def batches(self) -> list[list[int]]:
         """Return the record indices of each batch of the current epoch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mambapro.config import ModelConfig
 from mambapro.contract import MODALITIES
@@ -76,6 +77,9 @@ class Block(nn.Module):
 class VisualTower(nn.Module):
     """Patches, class token with camera embedding, blocks and projection."""
 
+    checkpointing = False
+    """Compute each block again for its gradients instead of keeping its activations."""
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         height, width = config.grid
@@ -102,7 +106,10 @@ class VisualTower(nn.Module):
         x = torch.cat([first, patches], dim=1) + self.positional_embedding
         x, fused = self.ln_pre(x), None
         for block in self.blocks:
-            x, fused = block(x, fused)
+            if self.checkpointing and self.training:
+                x, fused = checkpoint(block, x, fused, use_reentrant=False)
+            else:
+                x, fused = block(x, fused)
         return (self.ln_post(x) @ self.proj).unflatten(0, (modalities, batch))
 
     def class_tokens(self, camera: Tensor) -> Tensor:
