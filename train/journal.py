@@ -58,10 +58,10 @@ class Journal:
         self._record("train", step, epoch, figures)
 
     def evaluation(self, step: int, epoch: int, figures: dict[str, float]) -> None:
-        """Record one evaluation, and show it above the bar."""
+        """Record an evaluation's loss, map and r1, and show them above the bar."""
         if self.writes:
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            self.bar.write(f"epoch {epoch}: {shown}", file=sys.stderr)
+            shown = "epoch {}: loss {loss:.3f}, mAP {map:.1%}, R-1 {r1:.1%}"
+            self.bar.write(shown.format(epoch, **figures), file=sys.stderr)
         self._record("test", step, epoch, figures)
 
     def _record(self, kind: str, step: int, epoch: int, figures: dict[str, float]) -> None:
