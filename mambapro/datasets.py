@@ -94,11 +94,16 @@ class Dataset:
     def check_cameras(self, cameras: int) -> None:
         """Raise InputError when a record's camera has no row in a model of ``cameras`` rows."""
         splits = (self.train, self.query, self.gallery)
-        highest = max(record.camera for split in splits for record in split.records)
-        if highest >= cameras:
+        records = [record for split in splits for record in split.records]
+        lowest, highest = (pick(records, key=lambda r: r.camera) for pick in (min, max))
+        if lowest.camera < 0:
             raise InputError(
-                f"the {self.layout} data has {highest + 1} cameras, model.cameras is {cameras}; "
-                f"set model.cameras to at least {highest + 1}"
+                f"{lowest.paths[0]} names a camera below the first one of the {self.layout} layout"
+            )
+        if highest.camera >= cameras:
+            raise InputError(
+                f"the {self.layout} data has {highest.camera + 1} cameras ({highest.paths[0]}), "
+                f"model.cameras is {cameras}; set model.cameras to at least {highest.camera + 1}"
             )
 
 

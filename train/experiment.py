@@ -48,15 +48,14 @@ def run_experiment(
     started = time.monotonic()
     make_deterministic(config.train.deterministic)
     dataset = world.leader_first(lambda: open_dataset(config))
-    if world.leads:
+    trainer = build_trainer(config, dataset, output, world)
+    if resumed is not None:
+        trainer.resume(*resumed)
+    if world.leads:  # nothing is written before all input is known to be good
         describe(output, config, world)
     with logged(output, world.leads):
-        trainer = build_trainer(config, dataset, output, world)
         if resumed is None:
-            untrained = world.from_leader(trainer.evaluate)
-            trainer.progress.untrained_map = untrained["map"]
-        else:
-            trainer.resume(*resumed)
+            trainer.progress.untrained_map = world.from_leader(trainer.evaluate)["map"]
         trainer.train()
         rankings, result = world.from_leader(lambda: judge(trainer))
         result["seconds"] = time.monotonic() - started

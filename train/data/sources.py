@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
+from mambapro.cli import InputError
 from mambapro.config import DataConfig, ExperimentConfig, SyntheticData
-from mambapro.datasets import LAYOUT_FOLDERS, Dataset, drop_unreadable, read_dataset
+from mambapro.datasets import LAYOUT_FOLDERS, Dataset, Split, drop_unreadable, read_dataset
 from mambapro.files import in_checkout
 
 _log = logging.getLogger(__name__)
@@ -18,7 +20,22 @@ def open_dataset(config: ExperimentConfig) -> Dataset:
         make_synthetic(data, data.synthetic)
     dataset = read_dataset(data.layout, in_checkout(data.root))
     dataset.check_cameras(config.model.cameras)
-    return drop_unreadable(dataset, data.max_unreadable_share)
+    dataset = drop_unreadable(dataset, data.max_unreadable_share)
+    if not data.allow_single:
+        refuse_single(dataset.train)
+    return dataset
+
+
+def refuse_single(split: Split) -> None:
+    """Raise InputError when an identity has one triplet: it has no match to learn from."""
+    counts = Counter(record.identity for record in split.records)
+    single = [record for record in split.records if counts[record.identity] == 1]
+    if single:
+        raise InputError(
+            f"{len(single)} of {len(counts)} training identities have one triplet, so no match to "
+            f"learn from; the first is {single[0].paths[0]}; remove it, or set "
+            "data.allow_single=true to train on it, repeated in its batch"
+        )
 
 
 def make_synthetic(data: DataConfig, synthetic: SyntheticData) -> None:
