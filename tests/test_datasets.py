@@ -188,7 +188,9 @@ def test_more_cameras_than_the_model_has_rows(tmp_path):
     make_rgbnt100(tmp_path)
     dataset = read_dataset("rgbnt100", tmp_path)
     dataset.check_cameras(8)
-    with pytest.raises(InputError, match=r"has 8 cameras \(.*0001_c8_001\.png\), model\.cameras is 4"):
+    with pytest.raises(
+        InputError, match=r"has 8 cameras \(.*0001_c8_001\.png\), model\.cameras is 4"
+    ):
         dataset.check_cameras(4)
 
 
