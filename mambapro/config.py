@@ -184,7 +184,7 @@ class TrainConfig:
     supervised contrastive (Khosla et al., 2020)."""
     modality_dropout: float = 0.0
     """Probability that a training triplet misses modalities; which of the six incomplete subsets
-    is left is drawn evenly."""
+    is left is drawn evenly. Such a triplet learns by the identity loss alone."""
     unknown_camera: float = 0.0
     """Probability that a training triplet is of an unknown camera: rigs elsewhere have no row."""
     amp: bool = True

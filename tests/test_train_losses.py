@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from mambapro.config import TrainConfig
-from train.losses import pair_losses, pairwise_distances, total_loss, triplet
+from train.losses import metric_loss, pair_losses, pairwise_distances, total_loss, triplet
 
 
 def test_distances_against_torch():
@@ -34,6 +34,25 @@ def test_equal_features_give_a_finite_gradient():
     triplet(features, torch.tensor([0, 0, 1, 1])).backward()
     assert features.grad is not None
     assert features.grad.isfinite().all()
+
+
+def test_metric_loss_compares_the_rows_it_is_told_to():
+    features = torch.tensor([[0.0], [3.0], [4.0], [9.0], [100.0]])
+    labels, logits = torch.tensor([0, 0, 1, 1, 0]), torch.zeros(5, 2)
+    compared = torch.tensor([True, True, True, True, False])
+    ((identity, metric),) = pair_losses([(logits, features)], labels, compared=compared)
+    torch.testing.assert_close(metric, triplet(features[:4], labels[:4]))
+    assert identity == pytest.approx(torch.log(torch.tensor(2.0)).item())
+
+
+@pytest.mark.parametrize("name", ["circle", "supcon"])
+def test_losses_of_the_library_prefer_separated_identities(name):
+    labels = torch.tensor([0, 0, 1, 1])
+    apart = torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1]])
+    mixed = apart[[0, 2, 1, 3]]
+    loss = metric_loss(name)
+    assert loss(apart, labels) < loss(mixed, labels)
+    assert metric_loss("triplet") is triplet
 
 
 def test_total_is_the_weighted_sum_over_pairs():
