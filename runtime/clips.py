@@ -92,6 +92,7 @@ class ClipIntake:
             FixedClocks({m: offset.seconds for m, offset in before.offsets.items()}),
             config.tolerance_s,
             config.buffer_frames,
+            keep_strays=True,
         )
         self._ended_s: dict[Modality, float] = {}
         self._last_s: dict[Modality, float] = {}

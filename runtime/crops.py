@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ from runtime.config import SampleConfig
 from runtime.offsets import Matrix
 from runtime.tracking import Box, Track
 
+GLIMPSE_S: Final = 0.6
+"""After this long a glimpse makes do with a crop that is not quite clear, s."""
 STEADY_AREA: tuple[float, float] = (0.6, 1.6)
 """A box whose area differs more from the track's recent median has merged or lost a part."""
 
@@ -115,7 +118,8 @@ class Sampler:
         early = self._config.glimpse_travel
         if early is None or track.glimpsed or track.travel < early:
             return None
-        if not boxes or not self._good(track, others):
+        waited = track.end_s - track.start_s >= GLIMPSE_S and not track.guessed
+        if not boxes or not (waited or self._good(track, others)):
             return None
         track.glimpsed = True
         crops = {m: crop(pictures[m], boxes[m]).copy() for m in boxes}

@@ -60,12 +60,17 @@ class Synchroniser:
         buffer_frames: int,
         max_wait_s: float = 0.2,
         reorder_s: float = 0.0,
+        *,
+        keep_strays: bool = False,
     ) -> None:
         """Pair frames of ``modalities`` that by ``clocks`` are at most ``tolerance_s`` apart.
 
         A triplet waits at most ``max_wait_s`` after its anchor arrived, and for a frame that
-        another of its camera has overtaken at most ``reorder_s``.
+        another of its camera has overtaken at most ``reorder_s``. A frame between two of the
+        reference that lack none between them goes unpaired, but with ``keep_strays`` it is a
+        triplet of its own.
         """
+        self._keep_strays = keep_strays
         self._reference, self._clocks = reference, clocks
         self._tolerance_s, self._capacity = tolerance_s, buffer_frames
         self._max_wait_s, self._reorder_s = max_wait_s, reorder_s
@@ -135,7 +140,9 @@ class Synchroniser:
             return earliest
         alone = reference.time_s > earliest.time_s + self._tolerance_s
         # Without a gap the others have a higher frame rate, or ran a frame ahead.
-        return earliest if alone and self._gap_before(reference, unknown=True) else reference
+        if alone and (self._keep_strays or self._gap_before(reference, unknown=True)):
+            return earliest
+        return reference
 
     def _gap_before(self, reference: _Timed, *, unknown: bool) -> bool:
         """Return whether the reference lacks a frame before this one."""

@@ -53,6 +53,12 @@ class LiveRun:
         assert self._process is not None
         return self._process.pid
 
+    def check(self) -> None:
+        """Fail, with the end of its log, when it has ended by itself."""
+        assert self._process is not None
+        code = self._process.poll()
+        assert code is None, f"it has ended with exit code {code}:\n{self.log()[-3000:]}"
+
     def signal(self, number: int) -> None:
         """Send a signal."""
         assert self._process is not None
@@ -90,8 +96,7 @@ class LiveRun:
         """Wait until ``wanted(events)``; return the moment, by ``time.monotonic()``."""
         give_up_s = time.monotonic() + patience_s
         while not wanted(self.events()):
-            assert self._process is not None
-            assert self._process.poll() is None, f"it has ended:\n{self.log()[-3000:]}"
+            self.check()
             assert time.monotonic() < give_up_s, f"nothing came:\n{self.log()[-3000:]}"
             time.sleep(0.02)
         return time.monotonic()

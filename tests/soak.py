@@ -128,6 +128,7 @@ def soak(minutes: float, seed: int, folder: Path) -> dict[str, Any]:
             began_s = time.monotonic()
             while (at_s := time.monotonic() - began_s) < 60 * minutes:
                 faults.advance(at_s)
+                stream.check()
                 samples.append(usage(stream.pid, at_s))
                 time.sleep(1.0)
             code, drain_s = stream.stop()
