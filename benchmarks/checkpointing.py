@@ -1,7 +1,7 @@
 """What gradient checkpointing saves and costs: ``python benchmarks/checkpointing.py``.
 
 Training steps of the full network on random pixels, each setting in a process of its own: the
-highest resident memory of a step, what it holds beside weights, gradients and optimiser, and the
+highest resident memory of the process in a step, weights, gradients and optimiser included, and the
 seconds it takes. ``--record`` writes benchmarks/results/checkpointing.json and the table of
 docs/reproduce.md.
 """
@@ -37,7 +37,7 @@ from mambapro.model.clip import VisualTower
 
 RESULT: Final = ROOT / "benchmarks" / "results" / "checkpointing.json"
 HEADER: Final = (
-    "triplets a batch", "checkpointing", "peak, MB", "activations, MB", "step, s",
+    "triplets a batch", "checkpointing", "peak, MB", "step, s",
 )  # fmt: skip
 STEPS: Final = 2
 
@@ -63,7 +63,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure gradient checkpointing at full size.")
     parser.add_argument(
         "--triplets", type=int, nargs="+", default=(4, 8), metavar="N",
-        help="triplets of a batch (default: 4 8)",
+        help="triplets of a batch, multiples of 4 (default: 4 8)",
     )  # fmt: skip
     parser.add_argument(
         "--record",
@@ -82,30 +82,28 @@ def measure_apart(triplets: int, checkpointing: bool) -> dict[str, Any]:
 
 
 def measure(triplets: int, checkpointing: bool) -> dict[str, Any]:
-    """Return peak memory, memory beside the state of training, and the time of a step."""
+    """Return peak memory and the time of a step."""
     VisualTower.checkpointing = checkpointing
     step = training_step(Setting("full network", "rgbnt201.yaml", triplets, STEPS))
     step()  # allocates gradients and the optimiser's state
-    before = resident_mb("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     start = time.perf_counter()
     for _ in range(STEPS):
         step()
-    peak = resident_mb("VmHWM")
+    seconds = time.perf_counter() - start
     return {
         "triplets": triplets,
         "checkpointing": checkpointing,
-        "peak_mb": peak,
-        "activations_mb": peak - before,
-        "step_s": (time.perf_counter() - start) / STEPS,
+        "peak_mb": peak_mb(),
+        "step_s": seconds / STEPS,
         "threads": torch.get_num_threads(),
     }
 
 
-def resident_mb(key: str) -> float:
-    """Return VmRSS or VmHWM (its highest value) of this process."""
+def peak_mb() -> float:
+    """Return the highest resident memory of this process since it was last forgotten."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    (line,) = [line for line in status.splitlines() if line.startswith(key)]
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024 / 1e6
 
 
@@ -116,7 +114,6 @@ def table(results: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
             str(r["triplets"]),
             "on" if r["checkpointing"] else "off",
             f"{r['peak_mb']:.0f}",
-            f"{r['activations_mb']:.0f}",
             f"{r['step_s']:.1f}",
         )
 
