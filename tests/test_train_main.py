@@ -21,7 +21,8 @@ from mambapro.contract import (
 )
 from mambapro.model.weights import load_checkpoint
 from tests.training_runs import EPOCHS, write_config, write_dataset
-from train.engine import BEST, LAST, Trainer
+from train.engine import BEST, LAST
+from train.learner import Learner
 from train.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +67,7 @@ def finished(tmp_path_factory, dataset_root):
 
 def interrupt_in_step(monkeypatch, number: int) -> None:
     """Send SIGINT while training step ``number`` runs, counted from 1."""
-    original, calls = Trainer.step, []
+    original, calls = Learner.step, []
 
     def step(self, batch):
         calls.append(1)
@@ -74,7 +75,7 @@ def interrupt_in_step(monkeypatch, number: int) -> None:
             signal.raise_signal(signal.SIGINT)
         return original(self, batch)
 
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Learner, "step", step)
 
 
 def assert_same_run(folder: Path, other: Path) -> None:

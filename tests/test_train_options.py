@@ -15,9 +15,10 @@ from mambapro.model.network import MambaPro
 from mambapro.model.weights import load_checkpoint
 from tests.training_runs import write_config, write_dataset
 from train.distributed import World
-from train.engine import BEST, LAST, Trainer, amp_type, complete_rows, moving_average
+from train.engine import BEST, LAST, Trainer
 from train.experiment import build_trainer, make_deterministic
 from train.journal import LOG, METRICS
+from train.learner import Learner, amp_type, complete_rows, moving_average
 from train.losses import EVERY_ROW
 from train.main import main
 
@@ -72,13 +73,12 @@ def trainer(config_file, output, *settings) -> Trainer:
 
 
 def batches(made: Trainer, count: int) -> list:
-    made.network.train()
-    made.heads.train()
+    made.learner.start_epoch(1)
     return [batch for batch, _ in zip(made.loader, range(count), strict=False)]
 
 
 def gradients(made: Trainer) -> dict[str, torch.Tensor]:
-    named = made.network.named_parameters()
+    named = made.learner.network.named_parameters()
     return {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
@@ -90,7 +90,7 @@ def losses(folder) -> list[float]:
 @pytest.mark.parametrize("settings", [*OPTIONS.values(), EVERYTHING], ids=[*OPTIONS, "everything"])
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, config_file, settings):
     assert train(config_file, tmp_path / "whole", settings) == EXIT_DONE
-    original, calls = Trainer.step, []
+    original, calls = Learner.step, []
 
     def interrupted(self, group):
         calls.append(1)
@@ -99,7 +99,7 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, config_file, settin
         return original(self, group)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", interrupted)
+        patch.setattr(Learner, "step", interrupted)
         assert train(config_file, tmp_path / "parts", settings) == EXIT_INTERRUPTED
     assert train(config_file, tmp_path / "parts", settings, "--resume") == EXIT_DONE
     whole, parts = (load_checkpoint(tmp_path / name / LAST) for name in ("whole", "parts"))
@@ -122,10 +122,10 @@ def test_a_step_of_two_batches_has_their_mean_gradient(config_file, tmp_path):
     group = batches(made, 2)
     single = []
     for batch in group:
-        made.optimiser.zero_grad()
-        made.loss(batch).backward()
+        made.learner.optimiser.zero_grad()
+        made.learner.loss(batch).backward()
         single.append(gradients(made))
-    made.step(group)
+    made.learner.step(group)
     for name, value in gradients(made).items():
         mean = (single[0][name] + single[1][name]) / 2
         torch.testing.assert_close(value, mean, rtol=1e-4, atol=1e-6)
@@ -142,7 +142,7 @@ def test_checkpointing_gives_the_same_gradients(config_file, tmp_path):
     found = []
     for on in ("false", "true"):
         made = trainer(config_file, tmp_path, f"train.checkpointing={on}")
-        made.step(batches(made, 1))
+        made.learner.step(batches(made, 1))
         found.append(gradients(made))
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
 
@@ -154,10 +154,10 @@ def test_mixed_precision_changes_products_and_little_else(config_file, tmp_path,
     )
     (batch,) = batches(exact, 1)
     batches(mixed, 1)
-    difference = abs(exact.loss(batch).item() - mixed.loss(batch).item())
+    difference = abs(exact.learner.loss(batch).item() - mixed.learner.loss(batch).item())
     assert 0 < difference < 0.05
-    assert mixed.scaler.is_enabled() == (kind == "float16")
-    assert {p.dtype for p in mixed.network.parameters()} == {torch.float32}
+    assert mixed.learner.scaler.is_enabled() == (kind == "float16")
+    assert {p.dtype for p in mixed.learner.network.parameters()} == {torch.float32}
 
 
 def test_incomplete_triplets_are_not_compared():
@@ -215,14 +215,14 @@ def test_compiled_tower_trains_alike(config_file, tmp_path):
     plain = trainer(config_file, tmp_path, "model.depth=1")
     compiled = trainer(config_file, tmp_path, "model.depth=1", "train.compile=true")
     for made in (plain, compiled):
-        made.step(batches(made, 1))
+        made.learner.step(batches(made, 1))
     found = gradients(plain)
     assert list(found) == list(gradients(compiled))
     for name, value in gradients(compiled).items():
         torch.testing.assert_close(value, found[name], rtol=1e-3, atol=1e-5)
     compiled.save()
     assert list(load_checkpoint(tmp_path / LAST).network.state_dict()) == list(
-        plain.network.state_dict()
+        plain.learner.network.state_dict()
     )
 
 

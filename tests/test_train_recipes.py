@@ -27,13 +27,14 @@ def test_one_step_at_full_size(tmp_path, name):
     settings = (*SMALL, f"data.root={tmp_path}")
     config = configs.load(ExperimentConfig, ROOT / "configs" / f"{name}.yaml", settings)
     trainer = build_trainer(config, open_dataset(config), tmp_path, World(torch.device("cpu")))
-    before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
-    trainer.network.train()
-    trainer.heads.train()
-    loss = trainer.step([next(iter(trainer.loader))])
+    before = {name: p.detach().clone() for name, p in trainer.learner.network.named_parameters()}
+    trainer.learner.start_epoch(config.train.warmup_epochs)
+    loss = trainer.learner.step([next(iter(trainer.loader))])
     assert math.isfinite(loss)
     changed = {
-        name for name, p in trainer.network.named_parameters() if not torch.equal(p, before[name])
+        name
+        for name, p in trainer.learner.network.named_parameters()
+        if not torch.equal(p, before[name])
     }
     tower = {name for name in before if name.startswith("tower.")}
     assert {name.split(".")[-2] for name in changed & tower} >= {"fc1", "fc2", "prompts"}

@@ -12,7 +12,7 @@ from mambapro import config as configs
 from mambapro.cli import InputError, run
 from mambapro.contract import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED
 from tests.training_runs import write_config, write_dataset
-from train.engine import Trainer
+from train.journal import Journal
 from train.main import main
 from train.sweep import SweepConfig, plan
 
@@ -87,15 +87,15 @@ def test_a_sweep_compares_rows_over_seeds(base, tmp_path, capsys):
 
 def test_an_interrupted_sweep_goes_on(base, tmp_path, monkeypatch, caplog):
     path = write_sweep(tmp_path / "sweep.yaml", base, seeds=[1], settings={"train.epochs": 2})
-    original, calls = Trainer.step, []
+    original, calls = Journal.step, []
 
-    def step(self, group):
-        calls.append(self.output.parent.name)
+    def step(self, *arguments):
+        calls.append(self.folder.parent.name)
         if len(calls) == 10:  # in the second run: an epoch has three or four steps
             signal.raise_signal(signal.SIGINT)
-        return original(self, group)
+        return original(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Journal, "step", step)
     assert sweep(path) == EXIT_INTERRUPTED
     assert calls[-1] == "without_MA"
     done, before = calls.count("plain"), len(calls)
