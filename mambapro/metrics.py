@@ -1,10 +1,12 @@
-"""Ranking quality: distances, CMC, mAP, mINP, re-ranking, and the figures of a parity report.
+"""Ranking quality: distances, CMC, mAP, mINP, and the figures of a parity report.
 
 Shape alphabet: Q queries, G gallery entries, D channels of an embedding. NumPy only.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,8 +16,8 @@ import numpy.typing as npt
 from mambapro.cli import InputError
 
 Floats = npt.NDArray[np.floating]
-Halves = npt.NDArray[np.float16]
 Ints = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
 Protocol = Literal["camera", "scene"]
@@ -28,6 +30,10 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
 }
 """Evaluation protocol of each dataset layout."""
 
+RANKS: Final = 50
+"""Length of the CMC curve."""
+BLOCK_VALUES: Final = 1 << 23
+"""Distances held at once: 32 MB as float32."""
 UNIT_TOLERANCE: Final = 1e-2
 """An embedding whose length is off by more is not of unit length (float16 is off by 1e-3)."""
 ALIKE_COSINE: Final = 0.99999
@@ -92,100 +98,103 @@ def squared_distances(query: Floats, gallery: Floats) -> Floats:
 def dropped_pairs(query: Labels, gallery: Labels, protocol: Protocol) -> Mask:
     """Return (Q, G): True where the gallery entry does not count for the query."""
     same: Mask = query.identity[:, None] == gallery.identity[None]
-    if protocol == "camera":
-        same &= query.camera[:, None] == gallery.camera[None]
-    else:
-        same &= query.scene[:, None] == gallery.scene[None]
+    same &= _protocol_key(query, protocol)[:, None] == _protocol_key(gallery, protocol)[None]
     return same
 
 
+def _protocol_key(labels: Labels, protocol: Protocol) -> Ints:
+    return labels.camera if protocol == "camera" else labels.scene
+
+
 def evaluate(
-    distances: Floats, query: Labels, gallery: Labels, protocol: Protocol, ranks: int = 50
+    distances: Floats, query: Labels, gallery: Labels, protocol: Protocol, ranks: int = RANKS
 ) -> Ranking:
     """Rank the gallery for each query and score the lists.
 
     ``distances`` is (Q, G). Ties keep the order of the gallery. Queries without any match left in
-    the gallery do not count. Raises InputError when that holds for all of them.
+    the gallery do not count. Raises InputError when that holds for all of them, and for NaN.
     """
-    order = np.argsort(distances, axis=1, kind="stable")  # (Q, G)
-    matches = query.identity[:, None] == gallery.identity[order]
-    counts = ~np.take_along_axis(dropped_pairs(query, gallery, protocol), order, axis=1)
-    matches &= counts
-    scored = matches.any(axis=1)
-    if not scored.any():
+    return _evaluate([distances], query, gallery, protocol, ranks)
+
+
+def evaluate_embeddings(
+    embeddings: tuple[Floats, Floats],
+    query: Labels,
+    gallery: Labels,
+    protocol: Protocol,
+    ranks: int = RANKS,
+) -> Ranking:
+    """Score like :func:`evaluate`, from query (Q, D) and gallery (G, D) embeddings of any length.
+
+    Never holds more than a block of the (Q, G) distances.
+    """
+    blocks = distance_blocks(*map(normalise_rows, embeddings))
+    return _evaluate(blocks, query, gallery, protocol, ranks)
+
+
+def distance_blocks(query: Floats, gallery: Floats) -> Iterator[Floats]:
+    """Yield (b, G) squared distances of successive rows of ``query``; all rows of unit length."""
+    rows = max(1, BLOCK_VALUES // max(1, len(gallery)))
+    for start in range(0, len(query), rows):
+        distances: Floats = query[start : start + rows] @ gallery.T
+        distances *= -2
+        distances += 2
+        yield distances
+
+
+def _evaluate(
+    blocks: Iterable[Floats], query: Labels, gallery: Labels, protocol: Protocol, ranks: int
+) -> Ranking:
+    by_identity = np.argsort(gallery.identity, kind="stable")
+    pools = _pools(query.identity, gallery.identity[by_identity])
+    query_keys, gallery_keys = (_protocol_key(labels, protocol) for labels in (query, gallery))
+    lists = []
+    rows = itertools.chain.from_iterable(blocks)
+    for distances, pool, key in zip(rows, pools, query_keys, strict=True):
+        same = by_identity[pool]  # gallery entries of the query's identity, ascending
+        drops = gallery_keys[same] == key
+        if not drops.all():
+            lists.append(_ranks_of_matches(distances, same[~drops], same[drops]))
+    if not lists:
         raise InputError(
             f"none of the {len(query)} queries has a match among the {len(gallery)} gallery "
             f"entries of another {protocol}"
         )
-    matches, position = matches[scored], np.cumsum(counts[scored], axis=1)  # 1-based ranks
-    found = np.cumsum(matches, axis=1)
-    total = found[:, -1]
-    precision = np.where(matches, found / np.maximum(position, 1), 0.0).sum(axis=1) / total
-    first = np.take_along_axis(position, matches.argmax(axis=1)[:, None], axis=1)[:, 0]
-    last = np.where(matches, position, 0).max(axis=1)
-    cmc = (first[:, None] <= np.arange(1, min(ranks, len(gallery)) + 1)).mean(axis=0)
+    first = np.array([found[0] for found in lists])
     return Ranking(
-        map=float(precision.mean()), minp=float((total / last).mean()), cmc=cmc, queries=len(total)
+        map=float(np.mean([_average_precision(found) for found in lists])),
+        minp=float(np.mean([len(found) / found[-1] for found in lists])),
+        cmc=(first[:, None] <= np.arange(1, min(ranks, len(gallery)) + 1)).mean(axis=0),
+        queries=len(lists),
     )
 
 
-def rerank(
-    query: Floats, gallery: Floats, k1: int = 20, k2: int = 6, weight: float = 0.3
-) -> npt.NDArray[np.float32]:
-    """Return (Q, G) k-reciprocal distances (Zhong et al., CVPR 2017).
+def _pools(wanted: Ints, ordered: Ints) -> list[slice]:
+    """Where each of ``wanted`` stands in ``ordered``."""
+    ends = (np.searchsorted(ordered, wanted, side=side) for side in ("left", "right"))
+    return [slice(*pair) for pair in zip(*ends, strict=True)]
 
-    Memberships are held and added up in float16, as in the code that published figures come from;
-    float32 would move mAP by up to 0.1 points. ``weight`` is the share of the original distance.
-    Needs a few matrices of (Q+G)^2 float32.
+
+def _ranks_of_matches(distances: Floats, matches: Positions, dropped: Positions) -> Positions:
+    """Return the 1-based ranks, ascending, that entries ``matches`` have without ``dropped``.
+
+    A list of one query need not be put in order to know where its few matches stand: sorting the
+    bare values is an order of magnitude faster than sorting entries by them.
     """
-    features = np.concatenate([query, gallery]).astype(np.float32)
-    queries = len(query)
-    distances = squared_distances(features, features).astype(np.float32)  # (n, n)
-    distances = np.maximum(distances, 0) / distances.max(axis=1, keepdims=True)
-    order = np.argsort(distances, axis=1, kind="stable")
-    neighbours = _expand(_reciprocal(order, k1), _reciprocal(order, round(k1 / 2)))
-    weights = np.where(neighbours, np.exp(-distances), 0)
-    membership = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float16)
-    if k2 > 1:
-        membership = _mean_of_nearest(membership, order[:, :k2])
-    jaccard = _jaccard_distances(membership, queries)
-    mixed: npt.NDArray[np.float32] = jaccard * (1 - weight) + distances[:queries, queries:] * weight
-    return mixed
+    kept = np.delete(distances, dropped)
+    places = matches - np.searchsorted(dropped, matches)
+    ordered = np.sort(kept)
+    if len(ordered) and np.isnan(ordered[-1]):
+        raise InputError("distances hold NaN; the embeddings cannot be ranked")
+    own = kept[places]
+    before = np.searchsorted(ordered, own, side="left")
+    for tied in np.flatnonzero(np.searchsorted(ordered, own, side="right") - before > 1):
+        before[tied] += np.count_nonzero(kept[: places[tied]] == own[tied])
+    return np.sort(before + 1)
 
 
-def _reciprocal(order: npt.NDArray[np.intp], k: int) -> Mask:
-    """(n, n): i and j are each among the other's k nearest, or the same."""
-    near = _marked(order[:, : k + 1], order.shape)
-    near &= near.T
-    return near
-
-
-def _expand(reciprocal: Mask, half: Mask) -> Mask:
-    """Add a neighbour's own (half-sized) set when it overlaps ours by more than two thirds."""
-    common = half.astype(np.float32) @ reciprocal.T.astype(np.float32)  # [candidate, i]
-    joins = reciprocal & (common > 2 / 3 * half.sum(axis=1, keepdims=True)).T
-    joined: Mask = (joins.astype(np.float32) @ half.astype(np.float32)) > 0
-    return reciprocal | joined
-
-
-def _mean_of_nearest(membership: Halves, nearest: npt.NDArray[np.intp]) -> Halves:
-    """Local query expansion: the mean membership of each row's ``nearest`` (n, k2) rows."""
-    total = np.zeros(membership.shape, np.float32)
-    for rows in nearest.T:
-        total += membership[rows]
-    mean: Halves = (total / nearest.shape[1]).astype(np.float16)
-    return mean
-
-
-def _jaccard_distances(membership: Halves, queries: int) -> Halves:
-    """1 - sum of minima over sum of maxima; rows sum to 1, so the maxima sum to 2 - minima."""
-    by_member = np.ascontiguousarray(membership[queries:].T)  # (n, G)
-    distances = np.empty((queries, by_member.shape[1]), np.float16)
-    for row, own in zip(distances, membership, strict=False):
-        (support,) = np.nonzero(own)
-        minima = np.minimum(own[support, None], by_member[support]).sum(axis=0, dtype=np.float16)
-        row[:] = 1 - minima / (2 - minima)
-    return distances
+def _average_precision(ranks: Positions) -> float:
+    return float((np.arange(1, len(ranks) + 1) / ranks).mean())
 
 
 @dataclass(frozen=True)
@@ -234,7 +243,7 @@ def _first_k(distances: Floats, k: int) -> Mask:
     return _marked(np.argsort(distances, axis=1, kind="stable")[:, :k], distances.shape)
 
 
-def _marked(columns: npt.NDArray[np.intp], shape: tuple[int, ...]) -> Mask:
+def _marked(columns: Positions, shape: tuple[int, ...]) -> Mask:
     """A matrix of ``shape``, True at each row's ``columns``."""
     mask = np.zeros(shape, bool)
     np.put_along_axis(mask, columns, True, axis=1)

@@ -4,13 +4,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.straightforward import evaluate_by_matrix, score
 from mambapro import metrics
 from mambapro.cli import InputError
-from mambapro.metrics import Labels, evaluate, rerank, squared_distances
+from mambapro.metrics import Labels, evaluate, evaluate_embeddings, squared_distances
+from mambapro.reranking import rerank
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {
-    "score": 1e-7,  # their CMC is float32; their mAP, float64, is met to the last digit
+    "score": 1e-7,  # their CMC is float32
+    "map": 1e-15,  # their mAP is float64: the last digit
     "rerank": 1e-6,  # float32 distances added up in another order
 }
 
@@ -35,8 +38,44 @@ def test_published_scores(golden, protocol, key):
     distances = squared_distances(*golden["features"])
     ranking = evaluate(distances, *golden["labels"], protocol)
     expected = golden["expected"][key]
-    assert ranking.map == pytest.approx(expected["mAP"], abs=TOLERANCE["score"])
+    assert ranking.map == pytest.approx(expected["mAP"], abs=TOLERANCE["map"])
     np.testing.assert_allclose(ranking.cmc[:20], expected["cmc"], atol=TOLERANCE["score"])
+    assert_same(evaluate_embeddings(golden["features"], *golden["labels"], protocol), ranking)
+
+
+def assert_same(ranking, expected):
+    assert ranking.queries == expected.queries
+    assert ranking.map == pytest.approx(expected.map, abs=TOLERANCE["map"])
+    assert ranking.minp == pytest.approx(expected.minp, abs=TOLERANCE["map"])
+    np.testing.assert_array_equal(ranking.cmc, expected.cmc)
+
+
+def random_labels(random, size):
+    return Labels(*(random.integers(0, most, size) for most in (15, 3, 2)))
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_lists_full_of_ties_score_as_when_they_are_sorted(levels):
+    random = np.random.default_rng(levels)
+    query, gallery = random_labels(random, 40), random_labels(random, 90)
+    distances = random.integers(0, levels, (40, 90)).astype(np.float32)
+    distances[:, ::7] = np.inf
+    expected = score(np.argsort(distances, axis=1, kind="stable"), (query, gallery), ranks=50)
+    assert_same(evaluate(distances, query, gallery, "camera"), expected)
+
+
+def test_blocks_of_embeddings_score_as_one_matrix(monkeypatch):
+    monkeypatch.setattr(metrics, "BLOCK_VALUES", 7 * 90)
+    random = np.random.default_rng(0)
+    labels = random_labels(random, 40), random_labels(random, 90)
+    embeddings = random.standard_normal((40, 8)), random.standard_normal((90, 8))
+    ranking = evaluate_embeddings(embeddings, *labels, "camera")
+    assert_same(ranking, evaluate_by_matrix(*embeddings, labels))
+
+
+def test_distances_that_are_not_numbers_are_refused():
+    with pytest.raises(InputError, match="NaN"):
+        evaluate(np.array([[np.nan, 0.1]]), labels([5]), labels([5, 5], camera=[1, 1]), "camera")
 
 
 def test_published_reranking(golden):
@@ -47,7 +86,7 @@ def test_published_reranking(golden):
         distances[: head.shape[0], : head.shape[1]], head, atol=TOLERANCE["rerank"]
     )
     ranking = evaluate(distances, *golden["labels"], "camera")
-    assert ranking.map == pytest.approx(expected["mAP"], abs=TOLERANCE["score"])
+    assert ranking.map == pytest.approx(expected["mAP"], abs=TOLERANCE["map"])
     np.testing.assert_allclose(ranking.cmc[:20], expected["cmc"], atol=TOLERANCE["score"])
 
 

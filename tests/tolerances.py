@@ -24,3 +24,5 @@ SCAN_BFLOAT16 = 8e-3
 """Relative to the largest value: u, delta, B, C and y are rounded to 8 bits."""
 DISTRIBUTED_LOSS = 1e-5
 """Absolute, over 20 steps: float32 sums over two processes in another order, grown by training."""
+HALF_STEP = 1e-3
+"""Absolute: float32 sums in another order may flip one rounding to float16 near 1."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from mambapro.config import ExperimentConfig
 from mambapro.contract import MODALITIES, Modality
 from mambapro.datasets import Dataset, Split
-from mambapro.metrics import PROTOCOLS, Ranking, evaluate, squared_distances
+from mambapro.metrics import PROTOCOLS, Ranking, evaluate_embeddings
 from mambapro.model.network import MambaPro
 from train.data.triplets import Pictures
 
@@ -57,7 +57,7 @@ class Evaluator:
         network.train(training)
         labels = self.dataset.query.labels(), self.dataset.gallery.labels()
         return {
-            "+".join(subset): evaluate(squared_distances(q, g), *labels, self.protocol)
+            "+".join(subset): evaluate_embeddings((q, g), *labels, self.protocol)
             for subset, q, g in zip(subsets, query, gallery, strict=True)
         }
 
