@@ -37,7 +37,9 @@ class Tap:
     name: str
     """Tensor of the graph."""
     modality: Modality | None = None
-    """The one modality that flows here; None: the first axis is modality-major."""
+    """The one modality that flows here; None: all three do."""
+    tokens_first: bool = False
+    """All three, as (T*3, D) or (T, 3, D) for one triplet; else modality is the first axis."""
 
 
 @dataclass
@@ -154,6 +156,8 @@ def _run(
 def _by_slot(tap: Tap, values: npt.NDArray[np.float32]) -> dict[int, npt.NDArray[np.float32]]:
     if tap.modality is not None:
         return {MODALITIES.index(tap.modality): values.ravel()}
+    if tap.tokens_first:
+        values = values.reshape(-1, len(MODALITIES), values.shape[-1]).swapaxes(0, 1)
     assert len(values) % len(MODALITIES) == 0, f"{tap.name} is not modality-major"
     return dict(enumerate(values.reshape(len(MODALITIES), -1)))
 

@@ -50,7 +50,7 @@ class Layer:
     @property
     def tap(self) -> Tap:
         """Where its input is observed."""
-        return Tap(self.activation, self._modality)
+        return Tap(self.activation, self._modality, self.module.startswith("tower.blocks."))
 
     @property
     def _modality(self) -> Modality | None:

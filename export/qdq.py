@@ -18,6 +18,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from calibration.ranges import Range
+from export.fused_products import fuse_products
 from export.layers import Layer
 
 Target = Literal["tensorrt", "cpu"]
@@ -44,6 +45,7 @@ def insert(
     Weights are symmetric, one scale an output channel, and stored as int8. Activations are
     symmetric int8 for ``tensorrt``, asymmetric uint8 for ``cpu``. Outputs stay float: whatever
     comes after, residual sums, LayerNorm, softmax and scan, sees no rounding but the product's.
+    For ``cpu`` the products are nodes of ONNX Runtime's own: see export/fused_products.py.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -77,6 +79,8 @@ def insert(
     quantizer.quantize_model()
     result: onnx.ModelProto = quantizer.model.model
     _join(result.graph)
+    if target == "cpu":
+        fuse_products(result)
     ONNXModel(result).topological_sort()
     onnx.checker.check_model(result)
     return result

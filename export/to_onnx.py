@@ -139,7 +139,7 @@ def read_network(arguments: argparse.Namespace) -> tuple[ExperimentConfig, Mamba
             raise InputError("--random-weights needs --output, so that no real model is replaced")
         config = configs.load(ExperimentConfig, arguments.random_weights)
         torch.manual_seed(config.train.seed)
-        return config, MambaPro(config.model).eval()
+        return config, random_network(config)
     if not arguments.checkpoint.is_file():
         raise InputError(
             f"there is no checkpoint {arguments.checkpoint}; train one with train/main.py or give "
@@ -147,6 +147,18 @@ def read_network(arguments: argparse.Namespace) -> tuple[ExperimentConfig, Mamba
         )
     checkpoint = load_checkpoint(arguments.checkpoint)
     return checkpoint.config, checkpoint.network
+
+
+def random_network(config: ExperimentConfig) -> MambaPro:
+    """Return an untrained network that costs what a trained one does.
+
+    The tracer leaves out biases of zero, with which training starts and does not end.
+    """
+    network = MambaPro(config.model).eval()
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.trunc_normal_(parameter, std=0.02)
+    return network
 
 
 def read_data(arguments: argparse.Namespace, config: ExperimentConfig) -> Dataset | None:

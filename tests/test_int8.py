@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 from calibration.ranges import Histogram
 from export import calibrate, holdout, sensitivity, to_int8
+from export.fused_products import PRODUCT
 from export.holdout import Harm, check_domain, divide
 from export.layers import groups, int8_layers
 from export.model_file import open_source, save
@@ -31,8 +32,8 @@ from runtime.recording import CropRecorder
 from tests.conftest import TINY
 from tests.export_samples import exported, one_thread, triplets  # noqa: F401
 
-LAYERS = 43
-"""Layers of the sample network that INT8 serves: the patch convolution and 42 products."""
+LAYERS = 49
+"""Layers of the sample network that INT8 serves: the patch convolution and 48 products."""
 SMALL = ("--images", "16", "--held-out", "8")
 """The sample data has 24 training triplets of 6 identities."""
 ALLOWED = ("--max-map-drop", "100")
@@ -79,7 +80,7 @@ def test_products_with_constant_weights_are_int8_and_nothing_else(files, target)
     graph, weights, makers = graph_of(files[target])
     readers = {n.op_type for n in graph.node if any(i in makers and makers[i].op_type ==
                "DequantizeLinear" for i in n.input)}  # fmt: skip
-    assert readers == {"MatMul", "Conv"}
+    assert readers == ({"Conv"} if target == "cpu" else {"MatMul", "Conv"})
     assert not any(node.op_type in ("Gemm", "Identity") for node in graph.node)
     quantised = 0
     for node in graph.node:
@@ -90,6 +91,10 @@ def test_products_with_constant_weights_are_int8_and_nothing_else(files, target)
             sources = [makers[name].op_type for name in node.input[:2] if name in makers]
             assert len(set(sources)) == 1 or "DequantizeLinear" not in sources
             quantised += sources[-1] == "DequantizeLinear"
+        if node.op_type == PRODUCT:
+            assert makers[node.input[0]].op_type == "QuantizeLinear"
+            assert weights[node.input[1]].data_type == onnx.TensorProto.INT8
+            quantised += 1
     assert quantised == len(int8_layers(without_gemm(onnx.load(exported()[0].path)))) == LAYERS
 
 
@@ -98,7 +103,7 @@ def test_no_output_of_a_product_is_quantised(files, target):
     graph, _, makers = graph_of(files[target])
     for node in graph.node:
         if node.op_type == "QuantizeLinear":
-            assert makers[node.input[0]].op_type not in ("MatMul", "Conv")
+            assert makers[node.input[0]].op_type not in ("MatMul", "Conv", PRODUCT)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -106,6 +111,16 @@ def test_types_scales_and_zero_points(files, target):
     graph, weights, _ = graph_of(files[target])
     types, stored = onnx.TensorProto, 0
     for node in graph.node:
+        if node.op_type == PRODUCT:
+            _, values, _, scale, _, zero = (
+                None if name not in weights else numpy_helper.to_array(weights[name])
+                for name in node.input[:6]
+            )
+            assert values.dtype == np.int8
+            assert (scale > 0).all()
+            assert scale.shape == (values.shape[1],)
+            assert not zero.any()
+            stored += 1
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
         scale, zero = (numpy_helper.to_array(weights[name]) for name in node.input[1:3])
@@ -144,7 +159,9 @@ def test_scan_node_and_function_are_the_float_files(files, target):
     scans = [[n.SerializeToString() for n in m.graph.node if n.op_type == "SelectiveScan"]
              for m in (before, after)]  # fmt: skip
     assert scans[0] == scans[1]
-    assert before.opset_import == after.opset_import
+    own = {item.domain: item.version for item in before.opset_import}
+    added = {"com.microsoft": 1} if target == "cpu" else {}
+    assert {item.domain: item.version for item in after.opset_import} == own | added
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -164,10 +181,15 @@ def test_the_cpu_file_runs_in_integer_kernels(files, tmp_path):
     options.log_severity_level = 3
     onnxruntime.InferenceSession(str(files["cpu"]), options, providers=["CPUExecutionProvider"])
     counts = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    # ORT 1.31 makes Gemm of the three products of one row before it looks for Q/DQ: float, as the
-    # patch convolution, which has no integer kernel. Each reads a value and a weight.
-    assert counts["MatMulIntegerToFloat"] == LAYERS - 4
-    assert counts["DequantizeLinear"] == 2 * 4
+    # All but the patch convolution, which has no integer kernel (ORT 1.31): it reads a value and a
+    # weight. Biases are part of the product.
+    assert counts[PRODUCT] == LAYERS - 1
+    assert counts["DequantizeLinear"] == 2
+    biased = sum(
+        node.op_type == PRODUCT and len(node.input) > 6 and bool(node.input[6])
+        for node in onnx.load(files["cpu"]).graph.node
+    )
+    assert biased > LAYERS / 2
 
 
 def test_the_file_says_how_it_was_made(files):
@@ -206,7 +228,8 @@ def test_a_group_may_stay_float(source, capsys):
     assert command(source, *SMALL, *ALLOWED, "--keep-float", kept, "--json") == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     _, weights, _ = graph_of(source.with_name("model.int8.onnx"))
-    assert weights["tower.blocks.0.mlp.c_fc.MatMul.input_1"].data_type == onnx.TensorProto.FLOAT
+    kept_weights = [w for name, w in weights.items() if name.startswith(f"{kept}.c_fc.weight")]
+    assert [weight.data_type for weight in kept_weights] == [onnx.TensorProto.FLOAT]
     assert result["keep_float"] == [kept]
     assert 0.5 < result["int8_share"] < 1
     assert read_spec(source.with_name("model.int8.onnx")).calibration["keep_float"] == [kept]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from mambapro.model.prompts import Prompts
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of (rows, T, D) tokens, scaled by head size, no mask."""
+    """Multi-head self-attention of tokens (T, rows, D), scaled by head size, no mask."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -23,12 +25,19 @@ class Attention(nn.Module):
         self.in_proj = nn.Linear(width, 3 * width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend; shapes stay (rows, T, D)."""
-        qkv = self.in_proj(x).unflatten(-1, (3, self.heads, -1))  # (rows, T, 3, heads, d)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (rows, heads, T, d)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, length: int) -> Tensor:
+        """Attend among ``length`` = T tokens; shapes stay (T*rows, D)."""
+        query, key, value = (self._by_head(part, length) for part in self.project(x))
+        attended = F.scaled_dot_product_attention(query, key, value)  # (rows, heads, T, d)
+        return self.out_proj(attended.permute(2, 0, 1, 3).flatten(2).flatten(0, 1))
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return query, key and value, each (T*rows, D)."""
+        return self.in_proj(x).chunk(3, dim=-1)
+
+    def _by_head(self, x: Tensor, length: int) -> Tensor:
+        split = x.unflatten(-1, (self.heads, -1)).unflatten(0, (length, -1))
+        return split.permute(1, 2, 0, 3)  # (rows, heads, T, d)
 
 
 class MLP(nn.Module):
@@ -38,10 +47,11 @@ class MLP(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(width, 4 * width)
         self.c_proj = nn.Linear(4 * width, width)
+        self.activation: Callable[[Tensor], Tensor] = quick_gelu
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., D) to (..., D)."""
-        return self.c_proj(quick_gelu(self.c_fc(x)))
+        return self.c_proj(self.activation(self.c_fc(x)))
 
 
 class Block(nn.Module):
@@ -57,21 +67,22 @@ class Block(nn.Module):
         self.prompts = Prompts(config, first) if config.srp else None
 
     def forward(self, x: Tensor, fused: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Map tokens (M*B, 1+P, D) and the previous fused prompt (M*B, K, D) to the next ones."""
+        """Map tokens (1+P, M*B, D) and the previous fused prompt (K, M*B, D) to the next ones."""
         if self.prompts is None:
             return self.transform(x), None
-        appended = self.prompts(x.shape[0] // len(MODALITIES), fused)  # (M*B, 3K, D)
-        tokens = self.transform(torch.cat([x, appended], dim=1))
-        x, appended = tokens[:, : x.shape[1]], tokens[:, x.shape[1] :]
-        return x, appended.unflatten(1, (len(MODALITIES), -1)).mean(1)
+        appended = self.prompts(x.shape[1] // len(MODALITIES), fused)  # (3K, M*B, D)
+        tokens = self.transform(torch.cat([x, appended]))
+        x, appended = tokens[: x.shape[0]], tokens[x.shape[0] :]
+        return x, appended.unflatten(0, (len(MODALITIES), -1)).mean(0)
 
     def transform(self, x: Tensor) -> Tensor:
-        """Attention, MLP and adapter on (rows, T, D)."""
-        x = x + self.attn(self.ln_1(x))
+        """Attention, MLP and adapter on (T, rows, D)."""
+        length, x = x.shape[0], x.flatten(0, 1)  # (T*rows, D): one matrix, so products take biases
+        x = x + self.attn(self.ln_1(x), length)
         branch = self.mlp(self.ln_2(x))
         if self.adapter is not None:
             branch = branch + self.adapter(x)
-        return x + branch
+        return (x + branch).unflatten(0, (length, -1))
 
 
 class VisualTower(nn.Module):
@@ -101,16 +112,17 @@ class VisualTower(nn.Module):
     def forward(self, pixels: Tensor, camera: Tensor) -> Tensor:
         """Map normalised pixels (M, B, 3, H, W) and cameras (B,) to tokens (M, B, 1+P, C)."""
         modalities, batch = pixels.shape[:2]
-        patches = self.conv1(pixels.flatten(0, 1)).flatten(2).transpose(1, 2)  # (M*B, P, D)
-        first = self.class_tokens(camera).repeat(modalities, 1)[:, None]  # (M*B, 1, D)
-        x = torch.cat([first, patches], dim=1) + self.positional_embedding
+        patches = self.conv1(pixels.flatten(0, 1)).flatten(2).permute(2, 0, 1)  # (P, M*B, D)
+        first = self.class_tokens(camera).repeat(modalities, 1)[None]  # (1, M*B, D)
+        x = torch.cat([first, patches]) + self.positional_embedding[:, None]
         x, fused = self.ln_pre(x), None
         for block in self.blocks:
             if self.checkpointing and self.training:
                 x, fused = checkpoint(block, x, fused, use_reentrant=False)
             else:
                 x, fused = block(x, fused)
-        return (self.ln_post(x) @ self.proj).unflatten(0, (modalities, batch))
+        x = self.ln_post(x.transpose(0, 1)) @ self.proj  # (M*B, 1+P, C)
+        return x.unflatten(0, (modalities, batch))
 
     def class_tokens(self, camera: Tensor) -> Tensor:
         """Return the class token of each camera, (B, D); a negative camera takes the mean row."""

@@ -1,13 +1,19 @@
-"""Fold what no input changes, for inference: prompts, batch normalisation, camera rows, decay."""
+"""Fold what no input changes, for inference: prompts, batch normalisation, camera rows, decay.
+
+And lay out products so that runtimes need no copies: query, key and value apart, and activations
+whose factor is part of the weights around them.
+"""
 
 from __future__ import annotations
 
 import copy
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mambapro.model.clip import Block, VisualTower, camera_rows
+from mambapro.model.clip import MLP, Attention, Block, VisualTower, camera_rows
+from mambapro.model.layers import SLOPE, Bottleneck
 from mambapro.model.mamba import GroupedSSM, ScanUnit
 from mambapro.model.network import MambaPro
 from mambapro.model.prompts import FoldedPrompts
@@ -18,13 +24,20 @@ def fold(network: MambaPro) -> MambaPro:
 
     The prompt transfers of all slots and the unused residual of the first block go away (about
     21 M parameters at full size), BatchNorm goes into the convolution before it, ``-exp(A_log)``
-    and the class token of each camera become constants.
+    and the class token of each camera become constants. Query, key and value become products of
+    their own, and QuickGELU becomes SiLU with its factor in the weights before and after.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     folded.tower = _FoldedTower.of(folded.tower)
     for module in list(folded.modules()):
         if isinstance(module, Block) and module.prompts is not None:
             module.prompts = FoldedPrompts(module.prompts)  # type: ignore[assignment]
+        elif isinstance(module, Attention):
+            _FoldedAttention.of(module)
+        elif isinstance(module, MLP):
+            _fold_slope(module, module.c_fc, module.c_proj)
+        elif isinstance(module, Bottleneck):
+            _fold_slope(module, module.fc1, module.fc2)
         elif isinstance(module, ScanUnit):
             module.conv = nn.ModuleList(_fuse(pair) for pair in module.conv)
         elif isinstance(module, GroupedSSM):
@@ -51,6 +64,37 @@ class _FoldedTower(VisualTower):
     def class_tokens(self, camera: Tensor) -> Tensor:
         """Return the class token of each camera, (B, D)."""
         return camera_rows(self.class_table, camera)
+
+
+class _FoldedAttention(Attention):
+    """Attention whose query, key and value are not cut out of one product."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+
+    @classmethod
+    def of(cls, attention: Attention) -> None:
+        """Turn ``attention`` into a folded one in place."""
+        weights, biases = (x.chunk(3) for x in (attention.in_proj.weight, attention.in_proj.bias))
+        for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
+            linear = nn.Linear(weight.shape[1], weight.shape[0])
+            linear.weight, linear.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+            attention.add_module(name, linear.requires_grad_(False))
+        del attention.in_proj
+        attention.__class__ = cls
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return query, key and value, each (T*rows, D)."""
+        return self.query(x), self.key(x), self.value(x)
+
+
+def _fold_slope(module: MLP | Bottleneck, before: nn.Linear, after: nn.Linear) -> None:
+    """``x sigmoid(s x)`` is ``SiLU(s x) / s``; runtimes compute SiLU twice as fast."""
+    before.weight.mul_(SLOPE)
+    before.bias.mul_(SLOPE)
+    after.weight.div_(SLOPE)
+    module.activation = F.silu
 
 
 def _fuse(pair: nn.Module) -> nn.Module:

@@ -85,16 +85,16 @@ class ScanUnit(nn.Module):
         """Map patch tokens (M, B, P, C) to (M, B, P, C)."""
         projected = torch.stack([proj(x) for proj, x in zip(self.in_proj, p, strict=True)])
         x, gate = projected.chunk(2, dim=-1)  # (M, B, P, D) each
-        x = torch.stack([self._convolve(i, modality) for i, modality in enumerate(x)])
-        y = self._scan(x) if self.intra else self._scan_across(x)
+        parts = [self._convolve(i, modality) for i, modality in enumerate(x)]  # M of (B, P, D)
+        y = self._scan(torch.stack(parts)) if self.intra else self._scan_across(parts)
         return p + self.out_proj(y * F.silu(gate))
 
     def _convolve(self, index: int, x: Tensor) -> Tensor:
         image = x.transpose(1, 2).unflatten(2, self.grid)  # (B, D, gh, gw)
         return F.silu(self.conv[index](image)).flatten(2).transpose(1, 2)
 
-    def _scan_across(self, x: Tensor) -> Tensor:
-        tokens = x.transpose(0, 1).flatten(1, 2)  # (B, 3P, D)
+    def _scan_across(self, parts: list[Tensor]) -> Tensor:
+        tokens = torch.cat(parts, dim=1)  # (B, 3P, D)
         return self._scan(tokens[None])[0].unflatten(1, (len(MODALITIES), -1)).transpose(0, 1)
 
     def _scan(self, u: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class Prompts(nn.Module):
         self.register_buffer("own_slot", torch.eye(SLOTS)[:, None, :, None, None], persistent=False)
 
     def forward(self, batch: int, fused: Tensor | None) -> Tensor:
-        """Return the appended tokens (M*B, 3K, D); ``fused`` is (M*B, K, D), not None but first."""
+        """Return the appended tokens (3K, M*B, D); ``fused`` is (K, M*B, D), not None but first."""
         return place_slots(
             self.constant_slots(),
             None if self.first else self.residual,
@@ -61,7 +61,7 @@ class FoldedPrompts(nn.Module):
         self.register_buffer("own_slot", prompts.own_slot, persistent=False)
 
     def forward(self, batch: int, fused: Tensor | None) -> Tensor:
-        """Return the appended tokens (M*B, 3K, D)."""
+        """Return the appended tokens (3K, M*B, D)."""
         return place_slots(self.slots, self.residual, self.own_slot, batch, fused)
 
 
@@ -69,10 +69,12 @@ def place_slots(
     slots: Tensor, residual: nn.Module | None, own_slot: Tensor, batch: int, fused: Tensor | None
 ) -> Tensor:
     """Give every batch item the slots (M, slot, K, D), the fused prompt added to the own one."""
+    by_slot = slots.permute(1, 2, 0, 3)[:, :, :, None]  # (slot, K, M, 1, D)
     if residual is None:
-        tokens = slots[:, None].expand(-1, batch, -1, -1, -1)  # (M, B, slot, K, D)
+        tokens = by_slot.expand(-1, -1, -1, batch, -1)
     else:
         assert fused is not None
-        carried = (fused + residual(fused)).unflatten(0, (SLOTS, batch))  # (M, B, K, D)
-        tokens = slots[:, None] + own_slot * carried[:, :, None]
-    return tokens.flatten(2, 3).flatten(0, 1)
+        carried = (fused + residual(fused)).unflatten(1, (SLOTS, batch))  # (K, M, B, D)
+        own = own_slot.permute(2, 3, 0, 1, 4)  # (slot, 1, M, 1, 1)
+        tokens = by_slot + own * carried
+    return tokens.flatten(2, 3).flatten(0, 1)  # (3K, M*B, D)

@@ -98,6 +98,8 @@ def _open_session(
     options.log_severity_level = 3
     # Idle workers of ONNX Runtime spin; decoding and tracking need those cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # ORT 1.31 fuses a bias of an INT8 product before it looks for Q/DQ, and then multiplies floats.
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "MatMulAddFusion")
     if threads is not None:
         options.intra_op_num_threads = threads
     model: str | bytes = str(path)

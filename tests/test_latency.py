@@ -1,0 +1,51 @@
+"""The latency benchmark on a small network: its baseline computes the same; its figures."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import latency
+from benchmarks.separate_passes import SeparatePasses
+from mambapro import config as configs
+from mambapro.config import ExperimentConfig
+from mambapro.model.network import MambaPro
+from tests.conftest import TINY
+
+CONFIG = ExperimentConfig(model=TINY)
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(configs.to_yaml(CONFIG))
+    return path
+
+
+def test_the_papers_formulation_computes_our_embeddings():
+    torch.manual_seed(0)
+    network = latency.random_network(CONFIG)
+    subject = latency.Subject(CONFIG, network, {})
+    assert latency.check_same(subject) < 1e-5
+    spoilt = MambaPro(TINY).eval()
+    tensors = [torch.from_numpy(x) for x in subject.inputs(2)]
+    with torch.inference_mode():
+        other = (SeparatePasses(spoilt).embed(*tensors) - network.embed(*tensors)).abs().max()
+    assert other > latency.SAME
+
+
+def test_every_figure_is_printed(config_file, tmp_path, capsys):
+    if latency.native.find_library("torch") is None:
+        pytest.skip("no native library")
+    arguments = ["--config", str(config_file), "--folder", str(tmp_path / "files"),
+                 "--batches", "1", "2", "--threads", "1", "--rounds", "1", "--json"]  # fmt: skip
+    assert latency.main(arguments) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    result = json.loads(last)
+    assert {"fp32_over_limit", "int8_over_limit", "int8_speedup", "speedup_over_paper"} <= set(
+        result
+    )
+    assert all(value > 0 for value in result.values())
+    assert sum(line.startswith("| 1 | ") for line in table) == 2
+    parts = [line for line in table if line.startswith(("| FP32 |", "| INT8 |"))]
+    assert any("matrix products" in line for line in parts)
