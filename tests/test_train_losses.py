@@ -20,6 +20,15 @@ def test_triplet_takes_the_hardest_of_both_kinds():
     torch.testing.assert_close(triplet(features, torch.tensor([0, 0, 1, 1])), expected)
 
 
+def test_a_label_that_is_there_once_is_no_distance_from_itself():
+    features = torch.tensor([[1000.0, 0.1], [0.0, 0.0]], requires_grad=True)
+    loss = triplet(features, torch.tensor([0, 1]))
+    loss.backward()
+    expected = F.softplus(-torch.tensor([1000.0, 0.1]).norm())
+    torch.testing.assert_close(loss, expected)
+    assert features.grad.abs().max() < 1e-6
+
+
 def test_triplet_of_one_identity_is_zero_and_so_is_its_gradient():
     features = torch.randn(4, 3, requires_grad=True)
     loss = triplet(features, torch.zeros(4, dtype=torch.long))

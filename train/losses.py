@@ -74,7 +74,9 @@ def triplet(features: Tensor, labels: Tensor) -> Tensor:
     """
     distances = pairwise_distances(features.float())
     same = labels[:, None] == labels[None]
-    farthest = distances.masked_fill(~same, 0).amax(1)
+    # A feature's distance to itself is the root of a rounding error.
+    others = same ^ torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    farthest = distances.masked_fill(~others, 0).amax(1)
     nearest = distances.masked_fill(same, torch.inf).amin(1)
     return F.softplus(farthest - nearest).mean()
 
