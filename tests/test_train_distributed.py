@@ -106,7 +106,7 @@ def free_port() -> int:
 
 
 def wait_for(path: Path, processes) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not path.is_file():
         assert all(process.poll() is None for process in processes)
         assert time.monotonic() < deadline
@@ -117,7 +117,7 @@ def end(processes) -> list[tuple[int, str]]:
     """Return exit code and stderr of each."""
     ends = []
     for process in processes:
-        _, text = process.communicate(timeout=120)
+        _, text = process.communicate(timeout=240)
         ends.append((process.returncode, text))
     return ends
 
