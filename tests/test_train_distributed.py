@@ -115,11 +115,12 @@ def wait_for(path: Path, processes) -> None:
 
 def end(processes) -> list[tuple[int, str]]:
     """Return exit code and stderr of each."""
-    ends = []
-    for process in processes:
-        _, text = process.communicate(timeout=240)
-        ends.append((process.returncode, text))
-    return ends
+    try:
+        texts = [process.communicate(timeout=240)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(processes, texts, strict=True)]
 
 
 def test_a_process_that_dies_ends_the_other(config_file, tmp_path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 PATIENCE: Final = datetime.timedelta(hours=1)
 """How long a process waits for the others; the first one evaluates, the others wait for it."""
+AFTERGLOW_S: Final = 0.5
+"""How long the backend's threads get to finish before the group is destroyed."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,9 @@ def joined(device: str) -> Iterator[World]:
         try:
             yield world
         finally:
+            # torch 2.13: gloo's thread may still want the GIL to drop the last exchange's tensors,
+            # while the group's destructor holds it and waits for that thread, for ever.
+            time.sleep(AFTERGLOW_S)
             dist.destroy_process_group()
 
 
