@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,9 @@ def run_live(
     ``serve`` gets the feed, for as long as it runs, to stop and to reconfigure it.
     """
     started = time.monotonic()
+    if config.video.segment_s is None:  # one file without an end is of no use
+        video = dataclasses.replace(config.video, enabled=False)
+        config = dataclasses.replace(config, video=video)
     events = open_events(config.sinks, _output(config), live=True)
     with _Run(config, engines, events, remember_s=config.live.remember_s) as run:
         live = LiveFeed(rigs, config)

@@ -371,6 +371,8 @@ class VideoConfig:
     """Quality of H.264: smaller is better and bigger."""
     segment_s: float | None = None
     """Begin another file after this long, s; none writes one of clips and none of live cameras."""
+    keep: int = 144
+    """Segments that are kept; the oldest goes first."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -28,7 +29,12 @@ from runtime.video import VideoWriter
 BRIGHT_LUMA: Final = 40.0
 DARK_WORTH: Final = 0.4
 EVENT_LINES: Final = 8
+PAUSE_S: Final = 60.0
+"""A live run without room for its video tries again after this long, s."""
 MATCH_WORTH: Final = {"match": 3.0, "new": 1.0, "waiting": 0.2, "unidentified": 0.2}
+
+
+log = logging.getLogger(__name__)
 
 
 class Presentation:
@@ -76,12 +82,18 @@ class Presentation:
         """Hand the next picture of the mosaic to the writer when it is due."""
         if not self._config.enabled or time_s < self._next_s - 0.01:
             return
-        if time_s >= self._cut_s:
-            self._start_reel(time_s)
-        if self._reel is not None:
-            period_s = 1 / self._reel.fps
-            self._next_s = max(self._next_s + period_s, time_s + period_s / 2)
-            self._reel.put(dict(self._rows), list(self._events))
+        try:
+            if time_s >= self._cut_s:
+                self._start_reel(time_s)
+            if self._reel is not None:
+                period_s = 1 / self._reel.fps
+                self._next_s = max(self._next_s + period_s, time_s + period_s / 2)
+                self._reel.put(dict(self._rows), list(self._events))
+        except OSError as error:
+            if self._config.segment_s is None:
+                raise
+            log.error("no video for %.0f s: %s", PAUSE_S, error)  # a live run goes on without
+            self._reel, self._next_s, self._cut_s = None, time_s + PAUSE_S, time_s + PAUSE_S
 
     def finish(self, scorer: Scorer | None) -> None:
         """Complete the files."""
@@ -99,9 +111,13 @@ class Presentation:
             self._reel.abandon()
 
     def _start_reel(self, time_s: float) -> None:
-        if self._reel is not None:
-            self._reel.close()
+        reel, self._reel = self._reel, None
+        if reel is not None:
+            reel.close()
         segment_s = self._config.segment_s
+        if segment_s is not None:
+            for old in sorted(self._output.glob("mosaic-*.mp4"))[: -self._config.keep]:
+                old.unlink()
         name = "mosaic.mp4" if segment_s is None else f"mosaic-{file_time(time_s)}.mp4"
         self._cut_s = np.inf if segment_s is None else time_s + segment_s
         rate = max(known.frame_rate for known in self._known.values())
