@@ -17,7 +17,7 @@ from runtime.clips import ClipFeed
 from runtime.config import RigConfig, StreamConfig
 from runtime.engines import Engine
 from runtime.feed import Feed
-from runtime.gallery import Gallery
+from runtime.gallery import open_gallery
 from runtime.identification import Identifier
 from runtime.live import LiveFeed
 from runtime.offsets import ClockOffset
@@ -167,14 +167,11 @@ def _recogniser(
 ) -> Recogniser:
     identifiers = {}
     live = remember_s is not None
+    keep = live if config.gallery.keep is None else config.gallery.keep
+    settings = dataclasses.replace(config.gallery, keep=keep)
     for subject, engine in engines.items():
-        gallery = Gallery(
-            Path(config.output) / config.gallery.folder / subject,
-            engine.spec,
-            keep=live if config.gallery.keep is None else config.gallery.keep,
-            mix_precisions=config.gallery.mix_precisions,
-            templates=config.gallery.templates,
-        )
+        folder = Path(config.output) / config.gallery.folder / subject
+        gallery = open_gallery(folder, engine.spec, settings)
         owner.callback(gallery.close)
         identifiers[subject] = Identifier(config.match, gallery, engine.spec)
     recorder = None

@@ -9,10 +9,11 @@ import pytest
 
 from mambapro.cli import InputError
 from mambapro.spec import ModelSpec
-from runtime.gallery import Gallery
+from runtime.config import GalleryConfig
+from runtime.gallery import open_gallery
 
 SPEC = ModelSpec("person", (64, 32), 24, 4, "space-one", "0" * 64)
-OPTIONS = {"keep": True, "mix_precisions": False, "templates": 5}
+KEPT = GalleryConfig(keep=True, templates=5)
 
 
 def unit(seed):
@@ -22,7 +23,7 @@ def unit(seed):
 
 @pytest.fixture
 def gallery(tmp_path):
-    opened = Gallery(tmp_path / "g", SPEC, **OPTIONS)
+    opened = open_gallery(tmp_path / "g", SPEC, KEPT)
     yield opened
     opened.close()
 
@@ -75,11 +76,11 @@ def test_the_oldest_template_goes_first(gallery):
 
 
 def test_a_restart_keeps_everything(tmp_path):
-    first = Gallery(tmp_path / "g", SPEC, **OPTIONS)
+    first = open_gallery(tmp_path / "g", SPEC, KEPT)
     first.put("P1", unit(1), {"time_s": 0.0})
     first.put("P7", unit(7), {"time_s": 1.0})
     first.close()
-    again = Gallery(tmp_path / "g", SPEC, **OPTIONS)
+    again = open_gallery(tmp_path / "g", SPEC, KEPT)
     assert len(again) == 2
     assert again.new_identity() == "P8"
     assert again.candidates(unit(7), 1)[0].identity == "P7"
@@ -91,21 +92,21 @@ def test_a_killed_process_loses_nothing(tmp_path):
 import os, sys
 sys.path[0] = {str(Path(__file__).parents[1])!r}
 from tests.test_runtime_gallery import *
-gallery = Gallery(Path({str(tmp_path / "g")!r}), SPEC, **OPTIONS)
+gallery = open_gallery(Path({str(tmp_path / "g")!r}), SPEC, KEPT)
 gallery.put("P3", unit(3), {{"time_s": 0.0}})
 os._exit(9)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
-    again = Gallery(tmp_path / "g", SPEC, **OPTIONS)
+    again = open_gallery(tmp_path / "g", SPEC, KEPT)
     assert again.candidates(unit(3), 1)[0].identity == "P3"
     again.close()
 
 
 def test_without_keep_it_starts_empty(tmp_path):
-    first = Gallery(tmp_path / "g", SPEC, **OPTIONS)
+    first = open_gallery(tmp_path / "g", SPEC, KEPT)
     first.put("P1", unit(1), {"time_s": 0.0})
     first.close()
-    fresh = Gallery(tmp_path / "g", SPEC, **{**OPTIONS, "keep": False})
+    fresh = open_gallery(tmp_path / "g", SPEC, GalleryConfig(keep=False))
     assert len(fresh) == 0
     fresh.close()
 
@@ -113,7 +114,7 @@ def test_without_keep_it_starts_empty(tmp_path):
 def test_a_folder_that_is_no_gallery_is_never_removed(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="holds no gallery"):
-        Gallery(tmp_path, SPEC, **{**OPTIONS, "keep": False})
+        open_gallery(tmp_path, SPEC, GalleryConfig(keep=False))
     assert (tmp_path / "thesis.txt").exists()
 
 
@@ -126,20 +127,13 @@ def test_a_folder_that_is_no_gallery_is_never_removed(tmp_path):
     ],
 )
 def test_embeddings_of_another_model_are_refused(tmp_path, change, says):
-    Gallery(tmp_path / "g", SPEC, **OPTIONS).close()
+    open_gallery(tmp_path / "g", SPEC, KEPT).close()
     with pytest.raises(InputError, match=says) as error:
-        Gallery(tmp_path / "g", SPEC.replace(**change), **OPTIONS)
+        open_gallery(tmp_path / "g", SPEC.replace(**change), KEPT)
     assert "\n" not in str(error.value)
 
 
 def test_precisions_mix_when_that_is_asked_for(tmp_path):
-    Gallery(tmp_path / "g", SPEC, **OPTIONS).close()
-    options = {**OPTIONS, "mix_precisions": True}
-    Gallery(tmp_path / "g", SPEC.replace(precision="int8"), **options).close()
-
-
-def test_damaged_facts_are_named(tmp_path):
-    Gallery(tmp_path / "g", SPEC, **OPTIONS).close()
-    (tmp_path / "g" / "mambapro.json").write_text("{")
-    with pytest.raises(InputError, match=r"mambapro\.json is damaged"):
-        Gallery(tmp_path / "g", SPEC, **OPTIONS)
+    open_gallery(tmp_path / "g", SPEC, KEPT).close()
+    mixed = GalleryConfig(keep=True, mix_precisions=True)
+    open_gallery(tmp_path / "g", SPEC.replace(precision="int8"), mixed).close()

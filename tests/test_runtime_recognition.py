@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from runtime.config import CameraConfig, MatchConfig, RigConfig
+from runtime.config import CameraConfig, GalleryConfig, MatchConfig, RigConfig
 from runtime.crops import Sample
-from runtime.gallery import Gallery
+from runtime.gallery import open_gallery
 from runtime.identification import Identifier, fuse
 from runtime.recognition import Recogniser
 from runtime.sinks import CLIPS, EventLog, JsonLinesSink
@@ -34,9 +34,7 @@ class Desk:
     def __init__(self, folder, **settings):
         self.engine = ColourEngine()
         config = MatchConfig(**{"decide_after": 2, **settings})
-        self.gallery = Gallery(
-            folder / "g", self.engine.spec, keep=False, mix_precisions=False, templates=9
-        )
+        self.gallery = open_gallery(folder / "g", self.engine.spec, GalleryConfig())
         self.path = folder / "events.jsonl"
         self.events_log = EventLog(CLIPS, JsonLinesSink(self.path))
         identifiers = {"person": Identifier(config, self.gallery, self.engine.spec)}
@@ -148,9 +146,7 @@ def test_strays_of_another_model_are_forgotten(tmp_path):
     engines = {subject: ColourEngine(subject, subject) for subject in ("person", "vehicle")}
     config = MatchConfig(decide_after=3)
     galleries = {
-        subject: Gallery(
-            tmp_path / subject, engine.spec, keep=False, mix_precisions=False, templates=9
-        )
+        subject: open_gallery(tmp_path / subject, engine.spec, GalleryConfig())
         for subject, engine in engines.items()
     }
     identifiers = {s: Identifier(config, g, engines[s].spec) for s, g in galleries.items()}
@@ -214,7 +210,7 @@ def test_the_mean_of_unit_vectors_is_a_unit_vector():
 def test_the_config_decides_before_the_model(tmp_path, settings, calibrated, expected, caplog):
     spec = ColourEngine().spec
     spec = spec if calibrated else spec.replace(match_threshold=None)
-    gallery = Gallery(tmp_path / "g", spec, keep=False, mix_precisions=False, templates=9)
+    gallery = open_gallery(tmp_path / "g", spec, GalleryConfig())
     assert Identifier(MatchConfig(**settings), gallery, spec).threshold == expected
     assert ("no calibrated threshold" in caplog.text) is (not calibrated)
     gallery.close()
