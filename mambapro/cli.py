@@ -61,7 +61,7 @@ def start_logging(verbose: bool) -> None:
         format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
     )
-    for noisy in ("matplotlib", "PIL", "onnxscript", "onnx_ir", "torch.onnx", "libav"):
+    for noisy in ("matplotlib", "PIL", "onnxscript", "onnx_ir", "torch.onnx", "libav", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

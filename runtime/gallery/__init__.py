@@ -1,7 +1,9 @@
 """Known identities of one subject: their embeddings and where these come from."""
 
-from runtime.gallery.gallery import Gallery, OnPurge
+from runtime.gallery.gallery import Gallery
+from runtime.gallery.keeper import OnPurge
 from runtime.gallery.opening import open_gallery
+from runtime.gallery.portable import export_gallery, import_gallery
 from runtime.gallery.records import Candidate, Embedding, Identity, Purged, Record, Template
 
 __all__ = [
@@ -13,5 +15,7 @@ __all__ = [
     "Purged",
     "Record",
     "Template",
+    "export_gallery",
+    "import_gallery",
     "open_gallery",
 ]

@@ -75,7 +75,7 @@ class EdgeBackend:
     ) -> None:
         """Write to disk, then to the index."""
         if upserts:
-            require_space(self._folder)
+            require_space(self._folder, sum(2 * r.embedding.nbytes for r in upserts))
         if purge:
             (self._folder / SPARE).unlink(missing_ok=True)
         self._ledger.write(upserts, deletes, facts)

@@ -42,7 +42,7 @@ class Index:
     def __init__(self, folder: Path, embedding_dim: int, records: Iterable[Record]) -> None:
         """Replace what is in ``folder`` by an index of ``records``."""
         shutil.rmtree(folder, ignore_errors=True)
-        require_space(folder.parent)
+        require_space(folder.parent, 0)
         folder.mkdir(parents=True)
         self._folder = folder
         params = EdgeVectorParams(embedding_dim, Distance.Cosine)
@@ -56,7 +56,7 @@ class Index:
     def update(self, upserts: Sequence[Record], deletes: Sequence[str]) -> None:
         """Add or replace ``upserts`` and forget ``deletes``; the space is there."""
         for start in range(0, len(upserts), BATCH):
-            require_space(self._folder)
+            require_space(self._folder, 0)
             points = [
                 Point(r.point, {VECTOR: r.embedding.tolist()}, r.payload)
                 for r in upserts[start : start + BATCH]
@@ -88,14 +88,13 @@ class Index:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def require_space(folder: Path) -> None:
-    """Raise OSError unless the disk has room for the next chunk of the index."""
-    free = shutil.disk_usage(folder).free
-    if free < RESERVE_BYTES:
+def require_space(folder: Path, more_bytes: int) -> None:
+    """Raise OSError unless the disk has room for ``more_bytes`` and a chunk of the index."""
+    free, needed = shutil.disk_usage(folder).free, RESERVE_BYTES + more_bytes
+    if free < needed:
         raise OSError(
             errno.ENOSPC,
-            f"only {free // MIB} MiB are free, a gallery needs {RESERVE_BYTES // MIB} MiB to grow; "
-            "make room on this disk",
+            f"{free // MIB} MiB are free, the gallery needs {needed // MIB} MiB to grow; make room",
             str(folder),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from mambapro.cli import InputError
 from runtime.gallery.records import AVERAGE, Identity, Payload, Record
 
 
@@ -34,6 +35,20 @@ class Known:
         times = {point: time_s for point, time_s in self.times.items() if point in points}
         return Known(times, self.name, self.aliases) if times else None
 
+    def with_template(self, point: str, time_s: float, most: int) -> Known:
+        """Return them with one template more, or another time of one; the oldest go."""
+        times = {**self.times, point: time_s}
+        kept = list(times)[-most:]
+        return Known({point: times[point] for point in kept}, self.name, self.aliases)
+
+    def joined(self, other: Known, most: int) -> Known:
+        """Return them with the newest templates and the aliases of both; their name goes first."""
+        times = {**other.times, **self.times}
+        kept = sorted(times, key=times.__getitem__)[-most:]
+        aliases = dict.fromkeys([*self.aliases, *other.aliases])
+        name = self.name or other.name
+        return Known({point: times[point] for point in kept}, name, tuple(aliases))
+
 
 class Roster(dict[str, Known]):
     """Everybody, by identity."""
@@ -58,15 +73,26 @@ class Roster(dict[str, Known]):
             else:
                 self[identity] = known
 
-    def joined(self, identity: str, more: Known) -> Known:
-        """Return ``identity`` with the templates of ``more`` added; its own name goes first."""
-        if identity not in self:
-            return more
-        known = self[identity]
-        times = known.times | more.times
-        ordered = {point: times[point] for point in sorted(times, key=times.__getitem__)}
-        aliases = dict.fromkeys([*known.aliases, *more.aliases])
-        return Known(ordered, known.name or more.name, tuple(aliases))
+    def points(self) -> set[str]:
+        """Return all templates."""
+        return {point for known in self.values() for point in known.times}
+
+    def admitted(self, incoming: Roster, most: int) -> dict[str, Known]:
+        """Return the identities here that change when those of another gallery are added."""
+        changed: dict[str, Known] = {}
+        held = self.points()
+        for name, known in incoming.items():
+            if name in self and not known.times.keys() & self[name].times.keys():
+                raise InputError(
+                    f"{name} is somebody else in this gallery; import into an empty one, or give "
+                    "the one that writes the file a gallery.site of its own"
+                )
+            missing = known.only(known.times.keys() - held)
+            owner = self.current(name)
+            if missing is not None:
+                before = changed.get(owner, self.get(owner))
+                changed[owner] = missing if before is None else before.joined(missing, most)
+        return changed
 
     def owner(self, point: str) -> str | None:
         """Return whose template ``point`` is."""
