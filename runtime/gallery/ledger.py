@@ -25,13 +25,13 @@ from runtime.gallery.records import Payload, Record
 FILE: Final = "gallery.sqlite"
 FORMAT: Final = 1
 RECORDS: Final = "SELECT point, payload, embedding, checksum FROM records"
-FACTS: Final = "SELECT key, value FROM facts"
+FACTS: Final = "SELECT key, value, checksum FROM facts"
 SCHEMA: Final = f"""
 PRAGMA page_size = 8192;
 CREATE TABLE records (
     number INTEGER PRIMARY KEY, point TEXT UNIQUE NOT NULL, payload TEXT NOT NULL,
     embedding BLOB NOT NULL, checksum INTEGER NOT NULL);
-CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
 PRAGMA user_version = {FORMAT};
 """
 
@@ -89,8 +89,7 @@ class Ledger:
             )
             self._db.executemany("DELETE FROM records WHERE point = ?", [(p,) for p in deletes])
             self._db.executemany(
-                "INSERT OR REPLACE INTO facts VALUES (?, ?)",
-                [(key, json.dumps(value)) for key, value in facts.items()],
+                "INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", map(_fact_row, facts.items())
             )
 
     def copy(self, file: Path) -> None:
@@ -151,6 +150,11 @@ def _row(record: Record) -> tuple[str, str, bytes, int]:
     return record.point, payload, embedding, _checksum(record.point, payload, embedding)
 
 
+def _fact_row(fact: tuple[str, Any]) -> tuple[str, str, int]:
+    key, value = fact[0], json.dumps(fact[1])
+    return key, value, _checksum(key, value, b"")
+
+
 def record_of(row: tuple[Any, ...]) -> Record:
     """Return the record of a row of RECORDS; DamageError when it is not what was written."""
     try:
@@ -166,9 +170,12 @@ def record_of(row: tuple[Any, ...]) -> Record:
 def fact_of(row: tuple[Any, ...]) -> tuple[str, Any]:
     """Return key and value of a row of FACTS; DamageError when it cannot be read."""
     try:
-        return str(row[0]), json.loads(row[1])
-    except (TypeError, ValueError) as error:
-        raise DamageError(f"the fact {str(row[0])[:40]!r} cannot be read ({error})") from error
+        key, value, checksum = row
+        if checksum == _checksum(key, value, b""):
+            return key, json.loads(value)
+    except (TypeError, AttributeError, UnicodeError):
+        pass
+    raise DamageError(f"the fact {str(row[0])[:40]!r} is not what was written")
 
 
 def _checksum(point: str, payload: str, embedding: bytes) -> int:

@@ -17,8 +17,10 @@ from runtime.gallery.records import Record
 
 SPARE: Final = "spare.sqlite"
 """A copy of the ledger, made when a gallery is closed and from time to time."""
-MOST_ROWS: Final = 1_000_000
-"""Rows that are tried when a file cannot even say how many it has."""
+MOST_MISSING: Final = 100_000
+"""Rows that are looked for, one by one, between those that can be read from either end."""
+
+Row = tuple[Any, ...]
 
 log = logging.getLogger(__name__)
 
@@ -62,28 +64,33 @@ def _readable(file: Path) -> tuple[dict[str, Record], Facts]:
     facts: Facts = {}
     if file.exists():
         with contextlib.closing(sqlite3.connect(file)) as db:
-            for row in _rows(db, RECORDS, "number"):
+            for row in _rows(db, RECORDS):
                 with contextlib.suppress(DamageError):
                     record = record_of(row)
                     records[record.point] = record
-            for row in _rows(db, FACTS, "rowid"):
+            for row in _rows(db, FACTS):
                 with contextlib.suppress(DamageError):
                     key, facts[key] = fact_of(row)
     return records, facts
 
 
-def _rows(db: sqlite3.Connection, query: str, number: str) -> Iterator[tuple[Any, ...]]:
-    """Return the rows of a table that can be read, one by one."""
-    table = query.rpartition(" ")[2]
-    most = _row(db, f"SELECT max({number}) FROM {table}") or (MOST_ROWS,)
-    for count in range(1, int(most[0] or 0) + 1):
-        if row := _row(db, f"{query} WHERE {number} = {count}"):
-            yield row
+def _rows(db: sqlite3.Connection, query: str) -> Iterator[Row]:
+    """Return the rows of a table that can be read: from both ends, then those between."""
+    numbered = query.replace("SELECT ", "SELECT rowid, ")
+    last, first = 0, 0
+    for number, *row in _read(db, f"{numbered} ORDER BY rowid"):
+        last = int(number)
+        yield tuple(row)
+    for number, *row in _read(db, f"{numbered} WHERE rowid > {last} ORDER BY rowid DESC"):
+        first = int(number)
+        yield tuple(row)
+    for number in range(last + 1, min(first, last + MOST_MISSING)):
+        yield from _read(db, f"{query} WHERE rowid = {number}")
 
 
-def _row(db: sqlite3.Connection, query: str) -> tuple[Any, ...] | None:
-    try:
-        found: tuple[Any, ...] | None = db.execute(query).fetchone()
-    except (sqlite3.Error, UnicodeDecodeError):
-        return None
-    return found
+def _read(db: sqlite3.Connection, query: str) -> Iterator[Row]:
+    """Return the rows of a query up to the first that cannot be read."""
+    with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+        # SQLite reads a file that is shorter than it says with this setting alone.
+        db.execute("PRAGMA writable_schema = ON")
+        yield from db.execute(query)
