@@ -20,10 +20,23 @@ from runtime.gallery.salvage import SPARE, salvage
 
 INDEX: Final = "index"
 LOCK: Final = "lock"
+EARLIER: Final = "mambapro.json"
+"""What a folder held before there was a ledger."""
 SPARE_S: Final = 86_400.0
 """The spare copy of a gallery that stays open is at most this old, s."""
 
 log = logging.getLogger(__name__)
+
+
+class DamagedGalleryError(InputError):
+    """A folder that cannot be trusted, and what to do about it."""
+
+    def __init__(self, folder: Path, damage: DamageError) -> None:
+        """Name ``folder`` and what is wrong there."""
+        super().__init__(
+            f"gallery {folder} is damaged: {damage}. Put back a copy of {FILE}, or set "
+            "gallery.on_damage=salvage to set it aside and go on with what can be read of it"
+        )
 
 
 class EdgeBackend:
@@ -44,7 +57,7 @@ class EdgeBackend:
                 self._ledger, self._index = self._open(opened)
             except DamageError as damage:
                 if not salvage_damaged:
-                    raise InputError(_what_to_do(folder, damage)) from damage
+                    raise DamagedGalleryError(folder, damage) from damage
                 aside = salvage(folder)
                 log.error(
                     "gallery %s is damaged (%s): set aside as %s, going on with what was readable",
@@ -110,6 +123,11 @@ class EdgeBackend:
     def _open(self, opened: contextlib.ExitStack) -> tuple[Ledger, Index]:
         file = self._folder / FILE
         if not file.exists():
+            if (self._folder / EARLIER).exists():
+                raise InputError(
+                    f"gallery {self._folder} was written by an earlier version, which kept it in "
+                    f"{EARLIER} and shard; name another gallery.folder, or remove it"
+                )
             if any((self._folder / name).exists() for name in (INDEX, SPARE)):
                 raise DamageError(f"{FILE} is missing")
             Ledger.create(file)
@@ -118,9 +136,33 @@ class EdgeBackend:
         return ledger, Index(self._folder / INDEX, self._dim, ledger.records())
 
 
+def read_facts(folder: Path) -> Facts:
+    """Return the facts of the gallery in ``folder``, which nobody else has open."""
+    try:
+        with _locked(folder), contextlib.closing(Ledger(folder / FILE)) as ledger:
+            return ledger.facts()
+    except DamageError as damage:
+        raise DamagedGalleryError(folder, damage) from damage
+
+
+def salvage_folder(folder: Path) -> Path | None:
+    """Salvage ``folder`` if it is damaged; return where the damaged files are then."""
+    if not (folder / LOCK).exists():
+        raise InputError(f"{folder} holds no gallery; name the folder of one subject's gallery")
+    with _locked(folder):
+        try:
+            with contextlib.closing(Ledger(folder / FILE)) as ledger:
+                ledger.facts()
+                for _ in ledger.records():
+                    pass
+        except DamageError:
+            return salvage(folder)
+    return None
+
+
 def remove(folder: Path) -> None:
     """Remove an old gallery, and nothing that is not one."""
-    if (folder / FILE).exists():
+    if any((folder / name).exists() for name in (FILE, SPARE, INDEX, EARLIER)):
         with _locked(folder):
             shutil.rmtree(folder)
     elif folder.exists() and {path.name for path in folder.iterdir()} - {LOCK}:
@@ -139,10 +181,3 @@ def _locked(folder: Path) -> Iterator[IO[str]]:
                 "gallery.folder"
             ) from error
         yield lock
-
-
-def _what_to_do(folder: Path, damage: DamageError) -> str:
-    return (
-        f"gallery {folder} is damaged: {damage}. Put back a copy of {FILE} or {SPARE}, or set "
-        "gallery.on_damage=salvage to set the folder aside and go on with what can be read of it"
-    )

@@ -19,6 +19,22 @@ def facts_of(spec: ModelSpec) -> Facts:
     }
 
 
+def spec_of(place: str, facts: Facts) -> ModelSpec:
+    """Return what of a model's spec matters to a gallery that has these facts."""
+    try:
+        return ModelSpec(
+            subject=facts["subject"],
+            image_size=(0, 0),
+            embedding_dim=facts["embedding_dim"],
+            cameras=0,
+            embedding_space=facts["embedding_space"],
+            weights_hash="",
+            precision=facts["precision"],
+        )
+    except KeyError as missing:
+        raise InputError(f"{place} holds no gallery: it does not say its {missing}") from missing
+
+
 def check_facts(place: str, held: dict[str, Any], spec: ModelSpec, mix_precisions: bool) -> None:
     """Raise InputError unless embeddings of ``spec`` can be compared with those ``held``."""
     missing = facts_of(spec).keys() - held.keys()

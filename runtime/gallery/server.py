@@ -50,18 +50,20 @@ class ServerBackend:
 
     shared = True
 
-    def __init__(
-        self, client: QdrantClient, place: str, collection: str, embedding_dim: int, retries: int
-    ) -> None:
-        """Use ``collection`` through ``client``, which is owned; make it when there is none.
-
-        ``place`` names it in messages. Raises InputError when the collection is of another kind.
-        """
+    def __init__(self, client: QdrantClient, place: str, collection: str, retries: int) -> None:
+        """Use ``collection`` through ``client``, which is owned; ``place`` names it in messages."""
         self.place = place
         self._client, self._collection, self._retries = client, collection, retries
-        if not self._ask(lambda: client.collection_exists(collection)):
+
+    def prepare(self, embedding_dim: int) -> None:
+        """Make the collection when there is none; InputError when it is of another kind."""
+        if not self.exists():
             self._create(embedding_dim)
         self._check(embedding_dim)
+
+    def exists(self) -> bool:
+        """Return whether the server has the collection."""
+        return self._ask(lambda: self._client.collection_exists(self._collection))
 
     def facts(self) -> Facts:
         """Return the facts of the gallery; empty when it is new."""
@@ -133,7 +135,7 @@ class ServerBackend:
         try:
             self._ask(lambda: self._client.create_collection(self._collection, {VECTOR: params}))
         except OSError:  # another box may have been faster
-            if not self._ask(lambda: self._client.collection_exists(self._collection)):
+            if not self.exists():
                 raise
         keyword = models.PayloadSchemaType.KEYWORD
         self._ask(lambda: self._client.create_payload_index(self._collection, "identity", keyword))
@@ -196,11 +198,11 @@ class ServerBackend:
         raise OSError(f"{self.place} {reason}; tried {self._retries + 1} times")
 
 
-def connect(config: GalleryConfig, subject: str, embedding_dim: int) -> ServerBackend:
-    """Open the collection of ``subject`` on the server of ``config.url``.
+def connect(config: GalleryConfig, subject: str) -> ServerBackend:
+    """Return the collection of ``subject`` on the server of ``config.url``; it may not exist yet.
 
     The API key is read from the environment and goes nowhere but into the requests. Raises
-    InputError when the address is none or holds credentials, OSError when nobody answers.
+    InputError when the address is none or holds credentials.
     """
     url = _checked(str(config.url))
     collection = f"{config.collection}-{subject}"
@@ -210,7 +212,7 @@ def connect(config: GalleryConfig, subject: str, embedding_dim: int) -> ServerBa
         url=url, port=None, api_key=key, timeout=timeout_s, check_compatibility=False
     )
     place = f"Qdrant collection {collection} at {url}"
-    return ServerBackend(client, place, collection, embedding_dim, config.retries)
+    return ServerBackend(client, place, collection, config.retries)
 
 
 def _checked(url: str) -> str:
