@@ -90,7 +90,8 @@ def run_replay(
     started = time.monotonic()
     feed = ReplayFeed(tape)
     events = open_events_again(config.sinks, _output(config), feed.run)
-    with _Run(config, engines, events) as run:
+    remember_s = config.live.remember_s if feed.run.wall_clock else None
+    with _Run(config, engines, events, remember_s=remember_s, fresh=True) as run:
         run.through(feed)
         run.pipeline.run(feed)
     watch = Watch(run.pipeline.footage_s, 0.0, time.monotonic() - started)
@@ -113,6 +114,8 @@ class _Run:
         events: EventLog,
         scorer: Scorer | None = None,
         remember_s: float | None = None,
+        *,
+        fresh: bool = False,
     ) -> None:
         self._config, self._events, self._scorer = config, events, scorer
         self._output = Path(config.output)
@@ -120,7 +123,7 @@ class _Run:
             owner.callback(events.close)
             write_text(self._output / "config.yaml", to_yaml(config))
             self.pool = owner.enter_context(ThreadPoolExecutor(RIGS_AT_ONCE, "rig"))
-            self._recogniser = _recogniser(owner, config, engines, events, remember_s)
+            self._recogniser = _recogniser(owner, config, engines, events, remember_s, fresh)
             self._presentation = Presentation(config.video, self._output, self._recogniser)
             self.pipeline = Pipeline(
                 config, self._recogniser, events, self._presentation, scorer, self.pool
@@ -164,9 +167,10 @@ def _recogniser(
     engines: Mapping[Subject, Engine],
     events: EventLog,
     remember_s: float | None,
+    fresh: bool,
 ) -> Recogniser:
     identifiers = {}
-    live = remember_s is not None
+    live = remember_s is not None and not fresh
     keep = live if config.gallery.keep is None else config.gallery.keep
     settings = dataclasses.replace(config.gallery, keep=keep)
     for subject, engine in engines.items():

@@ -140,6 +140,10 @@ class Identifier:
         known = best.score >= self.threshold
         return Likely(best.identity if known else None, best.score, self.threshold)
 
+    def expire(self, time_s: float) -> None:
+        """Delete from the gallery who has not been seen for as long as the settings say."""
+        self._gallery.expire(time_s)
+
     def keep(self, sighting: Sighting) -> None:
         """Keep the track's fused embedding as a template of its identity, in place of an older."""
         assert sighting.decision is not None

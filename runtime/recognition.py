@@ -22,6 +22,8 @@ from runtime.tracking import Track
 
 FORGET_FROM: Final = 64
 """Sightings are looked through for old ones when there are so many."""
+TIDY_S: Final = 600.0
+"""Galleries of live runs are looked through for what has expired this often, s."""
 TOGETHER_S: Final = 0.2
 """Two tracks that overlap this long in time are two subjects."""
 
@@ -49,6 +51,7 @@ class Recogniser:
         Sightings are forgotten ``remember_s`` after their end; with none they are kept for ever.
         """
         self._remember_s = remember_s
+        self._tidy_s = float("-inf")
         self._recorder = recorder
         self._config = config
         self._engines, self._identifiers = engines, identifiers
@@ -114,7 +117,13 @@ class Recogniser:
                 self._events.write(glimpse_event(track, sample, likely))
 
     def _forget(self, time_s: float) -> None:
-        if self._remember_s is None or len(self.sightings) < FORGET_FROM:
+        if self._remember_s is None:
+            return
+        if time_s >= self._tidy_s:
+            self._tidy_s = time_s + TIDY_S
+            for identifier in self._identifiers.values():
+                identifier.expire(time_s)
+        if len(self.sightings) < FORGET_FROM:
             return
         gone_s = time_s - self._remember_s
         self.sightings = [s for s in self.sightings if s.end_s >= gone_s]
