@@ -27,7 +27,7 @@ def test_kill_9_at_any_instant_loses_at_most_the_change_under_way(tmp_path):
     folder, done = tmp_path / "victim", 0
     peer = open_gallery(tmp_path / "peer", SPEC, CONFIG)
     for _ in range(KILLS):
-        acknowledged = killed_writer(folder, done, draw.uniform(0.0, 0.15))
+        acknowledged = killed_writer(folder, done, draw.integers(5), draw.uniform(0.0, 0.05))
         while done < acknowledged:
             change(peer, done)
             done += 1
@@ -42,14 +42,18 @@ def test_kill_9_at_any_instant_loses_at_most_the_change_under_way(tmp_path):
     peer.close()
 
 
-def killed_writer(folder, first, after_s):
-    """Let a writer run for a moment and kill it; return how many changes there are by its word."""
+def killed_writer(folder, first, changes, then_s):
+    """Let a writer make ``changes`` and kill it a moment later; return how many it says there are.
+
+    Without changes it may die while it opens or makes the gallery.
+    """
     command = [sys.executable, str(WRITER), str(folder), str(first)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout.readline() == "ready\n"
-        time.sleep(after_s)
+        said = [writer.stdout.readline() for _ in range(changes)]
+        time.sleep(then_s)
         writer.kill()
-        said = writer.stdout.read().rpartition("\n")[0].split()
+        said += writer.stdout.read().rpartition("\n")[0].split()
     return int(said[-1]) + 1 if said else first
 
 

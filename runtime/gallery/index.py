@@ -18,6 +18,7 @@ from qdrant_edge import (
     FieldCondition,
     Filter,
     MatchAny,
+    PayloadSchemaType,
     Point,
     Query,
     QueryRequest,
@@ -48,6 +49,8 @@ class Index:
         params = EdgeVectorParams(embedding_dim, Distance.Cosine)
         config = EdgeConfig({VECTOR: params}, max_search_threads=1, wal_enabled=False)
         self._shard = EdgeShard.create(str(folder), config)
+        by_identity = UpdateOperation.create_field_index("identity", PayloadSchemaType.Keyword)
+        self._shard.update(by_identity)
         remaining = iter(records)
         while batch := list(islice(remaining, BATCH)):
             self.update(batch, ())
