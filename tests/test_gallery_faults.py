@@ -227,3 +227,21 @@ def test_embeddings_can_be_deleted_from_a_full_disk(small_disk):
     gallery.delete("P2")
     assert {i.identity for i in gallery.identities()} == {"P1", "P3"}
     gallery.close()
+
+
+def test_an_index_that_fails_is_made_anew(tmp_path, monkeypatch):
+    gallery = open_gallery(tmp_path / "g", SPEC, KEPT)
+    gallery.put("P1", unit(1), {"time_s": 0.0})
+    update = index.Index.update
+    failures = [RuntimeError("out of order")]
+
+    def fail_once(self, upserts, deletes):
+        if failures:
+            raise failures.pop()
+        update(self, upserts, deletes)
+
+    monkeypatch.setattr(index.Index, "update", fail_once)
+    gallery.put("P2", unit(2), {"time_s": 1.0})
+    for number in (1, 2):
+        assert gallery.candidates(unit(number), 1)[0].identity == f"P{number}"
+    gallery.close()
