@@ -140,7 +140,7 @@ class Recogniser:
             self._decide(sighting)
             decided.append(sighting)
         if sighting.decision is not None:
-            self._identifiers[sighting.subject].keep(sighting)
+            self._keep(sighting)
         self._events.write(track_end_event(sighting.rig, sighting.track, sighting))
         return decided
 
@@ -200,8 +200,17 @@ class Recogniser:
             sighting.strays = []  # embedded by the other model
         identifier = self._identifiers[sighting.subject]
         sighting.decision = identifier.decide(sighting, self._elsewhere(sighting))
-        identifier.keep(sighting)
+        self._keep(sighting)
         self._events.write(sighting_event(sighting), _best(sighting).crops)
+
+    def _keep(self, sighting: Sighting) -> None:
+        """Keep a sighting in its gallery; a live run goes on when that fails."""
+        try:
+            self._identifiers[sighting.subject].keep(sighting)
+        except OSError as error:  # a full disk, a server that is away
+            if self._remember_s is None:
+                raise
+            log.error("a sighting at %s is not kept: %s", sighting.rig, error)
 
     def _elsewhere(self, sighting: Sighting) -> set[str]:
         """Return the identities that were in view beside this track, and so cannot be it."""

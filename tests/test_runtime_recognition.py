@@ -251,3 +251,23 @@ def test_half_a_line_is_taken_back(tmp_path):
     with pytest.raises(OSError, match="No space left"):
         sink.write({"id": 2})
     assert (tmp_path / "e.jsonl").read_text() == '{"id": 1}\n'
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_gallery_that_cannot_be_written_ends_a_run_on_clips_only(tmp_path, caplog, live):
+    desk = Desk(tmp_path)
+    desk.recogniser._remember_s = 60.0 if live else None
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    desk.gallery.put = full
+    if live:
+        assert desk.see("gate", 1, "a", 0).known is False
+        assert "is not kept" in caplog.text
+        assert [e["event"] for e in desk.events()] == ["sighting", "track_end"]
+    else:
+        with pytest.raises(OSError, match="No space"):
+            desk.see("gate", 1, "a", 0)
+    desk.gallery.close()
+    desk.events_log.close()
