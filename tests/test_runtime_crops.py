@@ -135,7 +135,7 @@ def test_a_short_track_gives_its_best_crop_at_its_end():
 def test_a_first_good_crop_is_taken_once_when_the_track_has_moved_a_little():
     sampler = Sampler(SampleConfig(glimpse_travel=0.2), "gate", SIZE)
     pictures = {"rgb": np.zeros((*SIZE, 3), np.uint8)}
-    walker = track((100.0, 50.0, 130.0, 150.0), time_s=1.0)
+    walker = track((100.0, 50.0, 130.0, 150.0), time_s=0.5)
 
     def look(box):
         walker.box = box
@@ -145,9 +145,12 @@ def test_a_first_good_crop_is_taken_once_when_the_track_has_moved_a_little():
     walker.travel = 0.25
     assert look((0.0, 50.0, 30.0, 150.0)) is None  # cut off
     sample = look((130.0, 50.0, 160.0, 150.0))
-    assert (sample.rig, sample.track, sample.time_s) == ("gate", 1, 1.0)
+    assert (sample.rig, sample.track, sample.time_s) == ("gate", 1, 0.5)
     assert sample.crops["rgb"].shape == (100, 30, 3)
     assert look(walker.box) is None
+    late = track((0.0, 50.0, 30.0, 150.0), number=2, time_s=1.0)  # cut off, but who waits longer?
+    late.travel = 0.25
+    assert sampler.glimpse(late, [late], pictures, {"rgb": late.box}) is not None
     off = Sampler(SampleConfig(glimpse_travel=None), "gate", SIZE)
     fresh = track(walker.box)
     fresh.travel = 1.0

@@ -211,5 +211,8 @@ def test_it_stops_before_any_camera_is_there(scene, tmp_path, settings):
 def test_clips_and_cameras_do_not_mix(scene, tmp_path, capsys):
     text = (scene / "rigs.yaml").read_text().replace("gate/rgb.mp4", "pattern://?fps=25")
     (scene / "mixed.yaml").write_text(text)
-    assert run(main, ["--rigs", str(scene / "mixed.yaml"), "--output", str(tmp_path)]) == 2
+    models = [f"models.person={scene / 'person.onnx'}", "models.vehicle=null"]
+    chosen = [word for setting in models for word in ("--set", setting)]
+    mixed = ["--rigs", str(scene / "mixed.yaml"), "--output", str(tmp_path), *chosen]
+    assert run(main, mixed) == 2
     assert "do not go together" in capsys.readouterr().err

@@ -11,11 +11,10 @@ from tests.soak import Usage, judged, memory_growth, sequence_faults, soak
 def test_two_minutes_of_faults(tmp_path):
     require_rtsp_server()
     result = soak(2.0, 3, tmp_path)
-    # Caches still fill in the first minutes: memory is judged by `make soak`.
+    # Two minutes are too short to judge memory, which `make soak` does: caches still fill.
     problems = [words for words in result["problems"] if not words.startswith("memory")]
     assert problems == [], result
     assert sum(result["faults"].values()) >= 6
-    assert result["memory_mb"][4] < 1.3 * result["memory_mb"][1]
 
 
 STEADY = [Usage(float(i), 200.0, 30, 60) for i in range(100)]
