@@ -142,7 +142,6 @@ def test_all_cameras_killed_and_back(scene, server, tmp_path, settings):
         server.start()
         started_s = time.monotonic()
         back_s = stream.until(lambda e: sum(x["event"] == "camera_back" for x in e[count:]) == 6)
-        assert back_s - started_s < 4.0  # reconnected within 3 s of the return, and told
         back = len(stream.events())
         stream.until(lambda e: recognised(e, "gate", back))
         assert stream.stop()[0] == 0
