@@ -65,10 +65,10 @@ class Synchroniser:
     ) -> None:
         """Pair frames of ``modalities`` that by ``clocks`` are at most ``tolerance_s`` apart.
 
-        A triplet waits at most ``max_wait_s`` after its anchor arrived, and for a frame that
-        another of its camera has overtaken at most ``reorder_s``. A frame between two of the
-        reference that lack none between them goes unpaired, but with ``keep_strays`` it is a
-        triplet of its own.
+        No frame waits longer than ``max_wait_s`` after it arrived, nor longer than ``reorder_s``
+        for one of another camera that a later one of it has overtaken. A frame between two of the
+        reference that lack none between them goes unpaired, and so does one that is nearer to the
+        next frame of the reference; ``keep_strays`` does without these two rules.
         """
         self._keep_strays = keep_strays
         self._reference, self._clocks = reference, clocks
@@ -146,26 +146,31 @@ class Synchroniser:
 
     def _gap_before(self, reference: _Timed, *, unknown: bool) -> bool:
         """Return whether the reference lacks a frame before this one."""
-        if self._reference_s is None or len(self._steps_s) < FEW_STEPS:
+        period_s = self._period_s()
+        if self._reference_s is None or period_s is None:
             return unknown
-        return reference.time_s - self._reference_s > GAP * median(self._steps_s)
+        return reference.time_s - self._reference_s > GAP * period_s
+
+    def _period_s(self) -> float | None:
+        return median(self._steps_s) if len(self._steps_s) >= FEW_STEPS else None
 
     def _waits_for(self, modality: Modality, anchor: _Timed | None, now_s: float | None) -> bool:
         if modality in self._ended or modality in self.lost:
             return False
         if anchor is None:
             return True
-        if now_s is not None and self._waited_enough(modality, anchor, now_s):
+        if now_s is not None and self._waited_enough(modality, now_s):
             return False
         buffer = self._buffers[modality]
         if not buffer or buffer[-1].time_s < anchor.time_s:
             return True
         return now_s is not None and self._may_be_overtaken(modality, anchor, now_s)
 
-    def _waited_enough(self, modality: Modality, anchor: _Timed, now_s: float) -> bool:
-        """Return whether the anchor has waited for its time, or the camera is silent anyway."""
+    def _waited_enough(self, modality: Modality, now_s: float) -> bool:
+        """Return whether a frame has waited for its time, or the camera is silent anyway."""
         heard_s = self._arrivals_s.get(modality, float("-inf"))
-        return now_s - min(anchor.arrival_s, heard_s) >= self._max_wait_s
+        longest_s = min(t.arrival_s for buffer in self._buffers.values() for t in buffer)
+        return now_s - min(longest_s, heard_s) >= self._max_wait_s
 
     def _may_be_overtaken(self, modality: Modality, anchor: _Timed, now_s: float) -> bool:
         """Return whether the frame that belongs to the anchor may come after a later one."""
@@ -185,9 +190,10 @@ class Synchroniser:
         """Take the frame nearest to the anchor, and drop those that came before it."""
         buffer = self._buffers[modality]
         taken: _Timed | None = None
+        reach_s = self._reach_s(anchor)
         while buffer:
             distance = abs(buffer[0].time_s - anchor.time_s)
-            late = buffer[0].time_s > anchor.time_s + self._tolerance_s
+            late = buffer[0].time_s > anchor.time_s + reach_s
             if late or (taken and distance > abs(taken.time_s - anchor.time_s)):
                 break
             if taken is not None:
@@ -197,6 +203,13 @@ class Synchroniser:
             return taken
         self.statistics.unpaired[modality] += 1
         return None
+
+    def _reach_s(self, anchor: _Timed) -> float:
+        """Return how much later than the anchor a frame may be and not belong to the next one."""
+        period_s = self._period_s()
+        if self._keep_strays or period_s is None or anchor.modality != self._reference:
+            return self._tolerance_s
+        return min(self._tolerance_s, period_s / 2)
 
     def _triplet(self, anchor: _Timed, taken: list[_Timed]) -> Triplet:
         times = [timed.time_s for timed in taken]
