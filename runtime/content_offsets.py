@@ -22,6 +22,8 @@ LEAST_ERROR_S: Final = 0.002
 """No single estimate is trusted further than this, s."""
 WANDER_S: Final = 0.002
 """How far the difference of two delays is taken to wander between two estimates, s."""
+LONGER: Final = 4
+"""The first look is short, to be soon of use; later ones are this much longer."""
 SURPRISE: Final = 4.0
 """An estimate off by more than this many standard errors needs another that says the same."""
 
@@ -94,7 +96,8 @@ class ContentOffsets:
         if modality != self._reference:
             return None
         sync = self._config
-        self._begin_s, self._due_s = time_s, time_s + sync.window_s
+        self._begin_s = time_s
+        self._due_s = time_s + sync.window_s * (LONGER if self.confident else 1)
         self._estimator = OffsetEstimator(
             self._reference,
             (picture.shape[0], picture.shape[1]),
@@ -117,7 +120,7 @@ class ContentOffsets:
             self._estimator = None
             self._begin_s = now_s + self._config.every_s
         else:
-            self._due_s = now_s + self._config.window_s
+            self._due_s = max(now_s, 2 * self._due_s - self._begin_s)  # twice as long a look
 
     def _took(self, offsets: Mapping[Modality, ClockOffset]) -> bool:
         """Smooth the confident offsets, hand them on, and return whether all are."""
@@ -172,7 +175,10 @@ class SmoothOffset:
 
 
 def _grey(picture: Picture) -> Grey:
+    """Return the green of every few pixels, reduced to GREY_WIDTH: a tenth of a full conversion."""
     height, width = picture.shape[:2]
+    step = max(1, width // (2 * GREY_WIDTH))
+    green = np.ascontiguousarray(picture[::step, ::step, 1])
     rows = round(height * GREY_WIDTH / width)
-    small = cv2.resize(picture, (GREY_WIDTH, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+    small = cv2.resize(green, (GREY_WIDTH, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8)
