@@ -34,9 +34,11 @@ class Condition:
     """Largest offset of a clock, s, on top of a different epoch for each."""
     drift: float = 200e-6
     """Largest drift of a clock."""
-    phase_s: float | None = None
-    """Cameras triggered together to within this, s; none leaves each to its own clock, whose drift
-    moves its pictures through all phases."""
+    phase_s: float | None = 0.01
+    """Cameras that take their pictures in step, to within this, s; none lets each run by its own
+    clock, whose drift moves its pictures through all phases."""
+    tolerance_s: float = SyncConfig().tolerance_s
+    """Largest difference of corrected times within a triplet, s."""
     stamp_jitter_s: float = 0.001
     """Standard deviation of the time stamps, s."""
     latency_s: tuple[float, float] = (0.02, 0.06)
@@ -62,7 +64,7 @@ class Condition:
     jumping: Modality = "nir"
     """Whose clock."""
     residual_error_s: float = 0.002
-    """Standard error of the residual offset that content, or the configuration, gives, s."""
+    """Standard error of the residual offset, s: what content gives after a few looks."""
     seconds: float = 120.0
     """Length, s."""
 
@@ -91,9 +93,9 @@ class Outcome:
     """When clocks jumped, s."""
 
 
-def simulate(condition: Condition, seed: int, sync: SyncConfig | None = None) -> Outcome:
+def simulate(condition: Condition, seed: int) -> Outcome:
     """Run the synchroniser on simulated cameras, frame by frame."""
-    sync = sync or SyncConfig()
+    sync = SyncConfig()
     rng = np.random.default_rng(seed)
     rates = dict(zip(MODALITIES, condition.rates, strict=True))
     latencies_s = {m: float(rng.uniform(*condition.latency_s)) for m in MODALITIES}
@@ -104,8 +106,8 @@ def simulate(condition: Condition, seed: int, sync: SyncConfig | None = None) ->
         if m != REFERENCE
     }
     synchroniser = Synchroniser(
-        MODALITIES, REFERENCE, TrackedClocks(residuals_s), sync.tolerance_s, sync.buffer_frames,
-        sync.max_wait_s, sync.reorder_s,
+        MODALITIES, REFERENCE, TrackedClocks(residuals_s), condition.tolerance_s,
+        sync.buffer_frames, sync.max_wait_s, sync.reorder_s,
     )  # fmt: skip
     given = list(_run(synchroniser, cameras))
     return Outcome(given, cameras, synchroniser, [t for t, _ in _jumps(condition)])

@@ -2,12 +2,13 @@
 
 Three simulated cameras (benchmarks/clock_simulation.py): offsets to 500 ms, drift to 200 ppm, delays with
 jitter and hold-ups, loss, frames that overtake others, cameras that go, clocks that are set. The error is
-the difference of true capture times between a frame and the reference's that it was paired with. Cameras
-that run freely drift through all phases, so even perfect knowledge pairs them up to half a frame apart;
-``of that`` is the 95th percentile of such perfect pairs.
+the difference of true capture times between a frame and the reference's that it was paired with; the spread
+is the largest difference within a triplet. Cameras are in step to +-10 ms, but for the rows ``free running``:
+these drift through all phases, so that perfect clocks too pair them up to half a frame apart.
 
-``--record`` writes benchmarks/results/synchroniser.json and the table in docs/reliability.md; exit code 1
-when an error is over half a frame.
+``--record`` writes benchmarks/results/synchroniser.json and the table in docs/reliability.md. Exit code 1
+when the 95th percentile of an error is over half a frame; where cameras run freely and the tolerance is
+larger than that, over MARGIN_MS more than perfect clocks give.
 """  # noqa: E501 (shown as it is by --help)
 
 from __future__ import annotations
@@ -32,28 +33,33 @@ from mambapro.files import in_checkout, write_json
 
 RESULT: Final = in_checkout("benchmarks/results/synchroniser.json")
 PAGE: Final = in_checkout("docs/reliability.md")
-SEEDS: Final = tuple(range(8))
+SEEDS: Final = tuple(range(16))
+MARGIN_MS: Final = 2.0
+LOSS: Final = {"loss": 0.2, "burst": 5.0}
 CONDITIONS: Final = (
-    Condition("triggered together, calm", offset_s=0.0, drift=0.0, phase_s=0.002, loss=0.0),
-    Condition("triggered together, offsets and drift", drift=200e-6, phase_s=0.002),
-    Condition("free running, offsets and drift"),
+    Condition("calm", offset_s=0.0, drift=0.0, jitter_s=0.002, spike_share=0.0, loss=0.0),
+    Condition("offsets and drift"),
     Condition("network jitter 30 ms, hold-ups to 300 ms", jitter_s=0.03, spike_share=0.01),
+    Condition("time stamps that jitter by 3 ms", stamp_jitter_s=0.003),
     Condition("5 % lost, one by one", loss=0.05),
-    Condition("20 % lost, in bursts of 5", loss=0.2, burst=5.0),
+    Condition("20 % lost, in bursts of 5", **LOSS),
     Condition("5 % overtaken by later frames", overtaken=0.05),
     Condition("tir away for 10 s, twice", gone=("tir",)),
     Condition("nir and tir away for 10 s, twice", gone=("nir", "tir")),
     Condition("rgb away for 10 s, twice", gone=("rgb",)),
     Condition("a clock is set, +5 s and -5 s", jumps_s=(5.0, -5.0)),
+    Condition("a clock is set, +60 ms and -60 ms", jumps_s=(0.06, -0.06)),
     Condition("the reference's clock is set, +-0.3 s", jumps_s=(0.3, -0.3), jumping="rgb"),
-    Condition("25, 12.5 and 30 frames a second", rates=(25.0, 12.5, 30.0)),
     Condition(
-        "all of it", jitter_s=0.02, loss=0.05, burst=3.0, overtaken=0.02, gone=("tir",),
-        jumps_s=(5.0,),
+        "all of it", jitter_s=0.02, overtaken=0.02, gone=("tir",), jumps_s=(5.0, -0.5), **LOSS
     ),
-)  # fmt: skip
+    Condition("25, 12.5 and 30 frames a second", rates=(25.0, 12.5, 30.0), phase_s=None),
+    Condition("free running", phase_s=None),
+    Condition("free running, 20 % lost in bursts", phase_s=None, **LOSS),
+    Condition("free running, `sync.tolerance_s` 18 ms", phase_s=None, tolerance_s=0.018),
+)
 HEADER: Final = (
-    "condition", "error p50", "error p95", "of that, perfect clocks", "triplets complete",
+    "condition", "error p50", "error p95", "with perfect clocks", "spread p95", "complete",
     "good after start", "good after a jump", "waits p95",
 )  # fmt: skip
 
@@ -64,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=SEEDS, help="seeds (default: 0 to 7)"
+        "--seeds", type=int, nargs="+", default=SEEDS, help="seeds (default: 0 to 15)"
     )
     parser.add_argument("--record", action="store_true", help="write JSON and table")
     add_common_arguments(parser)
@@ -78,11 +84,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         replace_table(PAGE, "synchroniser", HEADER, rows)
     if arguments.json:
         print_json_line({"conditions": results})
-    limit_ms = 1e3 * HALF_FRAME_S
-    failed = [name for name, result in results.items() if result["error_p95_ms"] > limit_ms]
+    failed = [c.name for c in CONDITIONS if results[c.name]["error_p95_ms"] > _limit_ms(c, results)]
     for name in failed:
-        print(f"error: {name}: p95 over {limit_ms:.0f} ms", file=sys.stderr)
+        print(f"error: {name}: p95 over the limit", file=sys.stderr)
     return EXIT_CHECK_FAILED if failed else EXIT_DONE
+
+
+def _limit_ms(condition: Condition, results: dict[str, dict[str, Any]]) -> float:
+    """Return the largest p95 allowed, ms."""
+    if condition.phase_s is None and condition.tolerance_s > HALF_FRAME_S:
+        return float(results[condition.name]["perfect_p95_ms"]) + MARGIN_MS
+    return 1e3 * HALF_FRAME_S
 
 
 def outcome(condition: Condition, seed: int) -> Figures:
@@ -93,6 +105,7 @@ def outcome(condition: Condition, seed: int) -> Figures:
 def pooled(all_figures: Sequence[Figures]) -> dict[str, Any]:
     """Return figures over all seeds; times in ms, but "good after" in s, the worst seed's."""
     errors_ms = 1e3 * np.concatenate([f.errors_s for f in all_figures])
+    spreads_ms = 1e3 * np.concatenate([f.spreads_s for f in all_figures])
     best_ms = 1e3 * np.concatenate([f.best_s for f in all_figures])
     waits_ms = 1e3 * np.concatenate([f.waits_s for f in all_figures])
     jumps_s = [good_s for f in all_figures for good_s in f.good_s[1:]]
@@ -100,6 +113,7 @@ def pooled(all_figures: Sequence[Figures]) -> dict[str, Any]:
         "error_p50_ms": round(float(np.percentile(errors_ms, 50)), 2),
         "error_p95_ms": round(float(np.percentile(errors_ms, 95)), 2),
         "perfect_p95_ms": round(float(np.percentile(best_ms, 95)), 2),
+        "spread_p95_ms": round(float(np.percentile(spreads_ms, 95)), 2),
         "complete": round(
             sum(f.complete for f in all_figures) / sum(f.possible for f in all_figures), 4
         ),
@@ -117,7 +131,8 @@ def row(name: str, result: dict[str, Any]) -> tuple[str, ...]:
         f"{result['error_p50_ms']:.1f} ms",
         f"{result['error_p95_ms']:.1f} ms",
         f"{result['perfect_p95_ms']:.1f} ms",
-        f"{result['complete']:.1%}",
+        f"{result['spread_p95_ms']:.1f} ms",
+        f"{100 * result['complete']:.1f} %",
         f"{result['good_after_start_s']:.1f} s",
         "" if jump_s is None else f"{jump_s:.1f} s",
         f"{result['wait_p95_ms']:.0f} ms",

@@ -80,7 +80,7 @@ class ContentOffsets:
         if estimator is None:
             return
         size = picture.shape[:2]
-        estimator.add(modality, tracked_s, _grey(picture), (size[0], size[1]))
+        estimator.add(modality, tracked_s, reduced(picture), (size[0], size[1]))
         if time_s >= self._due_s:
             self._future = self._pool.submit(estimator.estimate, self._prior_s)
 
@@ -174,7 +174,7 @@ class SmoothOffset:
             self._surprise_s = seconds
 
 
-def _grey(picture: Picture) -> Grey:
+def reduced(picture: Picture) -> Grey:
     """Return the green of every few pixels, reduced to GREY_WIDTH: a tenth of a full conversion."""
     height, width = picture.shape[:2]
     step = max(1, width // (2 * GREY_WIDTH))

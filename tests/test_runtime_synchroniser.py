@@ -187,3 +187,14 @@ def test_buffers_are_bounded():
 def test_one_camera_alone():
     frames = {"rgb": [frame(i * PERIOD_S) for i in range(5)]}
     assert len(run(make(cameras=("rgb",)), frames)) == 5
+
+
+def test_a_lost_frame_does_not_shift_cameras_half_a_frame_out_of_step():
+    """Each near infrared frame is 19 ms before one of the reference and 21 ms after another."""
+    frames = {
+        "rgb": [frame(i * PERIOD_S, i) for i in range(40)],
+        "nir": [frame(i * PERIOD_S - 0.019, i) for i in range(40) if i != 10],
+    }
+    triplets = run(make(cameras=("rgb", "nir")), frames)
+    pairs = [(t.frames["rgb"].index, t.frames["nir"].index) for t in triplets if len(t.frames) == 2]
+    assert pairs == [(i, i) for i in range(40) if i != 10]
