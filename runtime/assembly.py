@@ -18,8 +18,10 @@ from runtime.config import RigConfig, StreamConfig
 from runtime.engines import Engine
 from runtime.feed import Feed
 from runtime.gallery import open_gallery
+from runtime.health import LiveView
 from runtime.identification import Identifier
 from runtime.live import LiveFeed
+from runtime.live_rig import now_s
 from runtime.offsets import ClockOffset
 from runtime.pipeline import Pipeline
 from runtime.presentation import Presentation
@@ -30,6 +32,7 @@ from runtime.report import Watch, report
 from runtime.scoring import Scorer, read_truth
 from runtime.sinks import EventLog, open_events, open_events_again
 from runtime.sync_statistics import SyncStatistics
+from runtime.tally import Tally
 from runtime.tape import TapedFeed
 
 RIGS_AT_ONCE: Final = 8
@@ -63,21 +66,22 @@ def run_live(
     config: StreamConfig,
     rigs: Sequence[RigConfig],
     engines: Mapping[Subject, Engine],
-    serve: Callable[[LiveFeed], contextlib.AbstractContextManager[None]],
+    serve: Callable[[LiveView], contextlib.AbstractContextManager[None]],
 ) -> dict[str, Any]:
     """Watch the live cameras of ``rigs`` until the feed is stopped; return the report.
 
-    ``serve`` gets the feed, for as long as it runs, to stop and to reconfigure it.
+    ``serve`` gets the run, for as long as it runs, to look at it, and to stop and reconfigure it.
     """
     started = time.monotonic()
     if config.video.segment_s is None:  # one file without an end is of no use
         video = dataclasses.replace(config.video, enabled=False)
         config = dataclasses.replace(config, video=video)
     events = open_events(config.sinks, _output(config), live=True)
-    with _Run(config, engines, events, remember_s=config.live.remember_s) as run:
+    tally = Tally(now_s)
+    with _Run(config, engines, events, remember_s=config.live.remember_s, tally=tally) as run:
         live = LiveFeed(rigs, config)
         feed = run.through(live)
-        with serve(live):
+        with serve(LiveView(live, events, run.identities, tally)):
             run.pipeline.run(feed)
     watch = Watch(run.pipeline.footage_s, 0.0, time.monotonic() - started)
     return run.reported(watch, feed.statistics(), {})
@@ -116,17 +120,19 @@ class _Run:
         remember_s: float | None = None,
         *,
         fresh: bool = False,
+        tally: Tally | None = None,
     ) -> None:
+        tally = tally or Tally()
         self._config, self._events, self._scorer = config, events, scorer
         self._output = Path(config.output)
         with contextlib.ExitStack() as owner:
             owner.callback(events.close)
             write_text(self._output / "config.yaml", to_yaml(config))
             self.pool = owner.enter_context(ThreadPoolExecutor(RIGS_AT_ONCE, "rig"))
-            self._recogniser = _recogniser(owner, config, engines, events, remember_s, fresh)
+            self._recogniser = _recogniser(owner, config, engines, events, remember_s, fresh, tally)
             self._presentation = Presentation(config.video, self._output, self._recogniser)
             self.pipeline = Pipeline(
-                config, self._recogniser, events, self._presentation, scorer, self.pool
+                config, self._recogniser, events, self._presentation, scorer, self.pool, tally
             )
             self._owner = owner.pop_all()
 
@@ -139,6 +145,10 @@ class _Run:
                 self._presentation.finish(self._scorer)
             else:
                 self._presentation.abandon()
+
+    def identities(self) -> dict[Subject, int]:
+        """Return how many are known; safe to call from any thread."""
+        return self._recogniser.identities()
 
     def through(self, feed: Feed) -> Feed:
         """Return ``feed``, recorded if the settings want it; the run closes it."""
@@ -168,6 +178,7 @@ def _recogniser(
     events: EventLog,
     remember_s: float | None,
     fresh: bool,
+    tally: Tally,
 ) -> Recogniser:
     identifiers = {}
     live = remember_s is not None and not fresh
@@ -184,5 +195,5 @@ def _recogniser(
         owner.callback(recorder.close)
     return Recogniser(
         config.match, engines, identifiers, events, config.models.max_batch, MAX_WAIT_S, recorder,
-        remember_s,
+        remember_s, tally,
     )  # fmt: skip

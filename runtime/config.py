@@ -413,6 +413,32 @@ class VideoConfig:
 
 
 @dataclass(frozen=True)
+class ServerConfig:
+    """Health, metrics and the rigs over HTTP, while cameras are live; clips are never served.
+
+    The token is in the environment, MAMBAPRO_TOKEN, or in a file.
+    """
+
+    enabled: bool = True
+    """Serve."""
+    host: str = "127.0.0.1"
+    """Address to listen at; one that other machines reach needs a token."""
+    port: int = 8470
+    """TCP port; 0 takes a free one, which the log tells."""
+    token_file: str | None = None
+    """File that holds the token; none takes MAMBAPRO_TOKEN, and without it asks for none."""
+    token_for_health: bool = True
+    """Ask for the token, if there is one, at /metrics, /healthz and /readyz too."""
+    stuck_after_s: float = 30.0
+    """/healthz fails when the deciding thread has not advanced for this long, s."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise InputError(f"server.port must be 0 to 65535, got {self.port}")
+        _positive("server.stuck_after_s", self.stuck_after_s)
+
+
+@dataclass(frozen=True)
 class StreamConfig:
     """One run of `runtime/stream.py`."""
 
@@ -438,6 +464,7 @@ class StreamConfig:
     gallery: GalleryConfig = field(default_factory=GalleryConfig)
     sinks: SinksConfig = field(default_factory=SinksConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
 
 
 def load_rigs(path: Path) -> tuple[RigConfig, ...]:

@@ -123,6 +123,11 @@ class Identifier:
         self._config, self._gallery = config, gallery
         self.threshold = _threshold(config, spec)
 
+    @property
+    def identities(self) -> int:
+        """How many the gallery knows."""
+        return len(self._gallery)
+
     def decide(self, sighting: Sighting, excluded: Collection[str]) -> Decision:
         """Name the subject; ``excluded`` identities are in view elsewhere and cannot be it."""
         candidates = self._gallery.candidates(sighting.fused(), self._config.top, excluded)

@@ -18,11 +18,16 @@ from runtime.live import LiveFeed
 log = logging.getLogger(__name__)
 
 
+def reload_rigs(feed: LiveFeed, read_rigs: Callable[[], Sequence[RigConfig]]) -> list[str]:
+    """Read the rigs anew and watch them; return their names. InputError leaves all as it is."""
+    rigs = read_rigs()
+    feed.reconfigure(rigs)
+    return [rig.name for rig in rigs]
+
+
 @contextlib.contextmanager
-def heeding_signals(
-    feed: LiveFeed, read_rigs: Callable[[], Sequence[RigConfig]], drain_s: float
-) -> Iterator[None]:
-    """Let signals stop and reconfigure ``feed`` while the block runs; for the main thread.
+def heeding_signals(feed: LiveFeed, reload: Callable[[], object], drain_s: float) -> Iterator[None]:
+    """Let signals stop ``feed`` and ``reload`` its rigs while the block runs; in the main thread.
 
     After SIGTERM or SIGINT what was seen is decided and handed on. The process ends ``drain_s``
     after the signal at the latest, with exit code 1 if it had to be cut off.
@@ -35,9 +40,9 @@ def heeding_signals(
         cut_off.start()
         feed.stop()
 
-    def reload(_: int, __: FrameType | None) -> None:
+    def read_anew(_: int, __: FrameType | None) -> None:
         try:
-            feed.reconfigure(read_rigs())
+            reload()
         except InputError as error:
             log.error("SIGHUP: the rigs stay as they are: %s", error)
 
@@ -46,7 +51,7 @@ def heeding_signals(
         for number, handler in (
             (signal.SIGTERM, stop),
             (signal.SIGINT, stop),
-            (signal.SIGHUP, reload),
+            (signal.SIGHUP, read_anew),
         )
     }
     try:

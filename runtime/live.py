@@ -35,6 +35,8 @@ class LiveFeed:
         self._rigs: dict[str, LiveRig] = {}
         self._load = LoadControl(config.live.latency_budget_s)
         self._closed: dict[str, SyncStatistics] = {}
+        self.refused: dict[str, str] = {}
+        """Rigs of the latest reload that cannot be watched, and why."""
         try:
             for rig in rigs:
                 self._rigs[rig.name] = LiveRig(rig, config, self._pool)
@@ -69,6 +71,15 @@ class LiveFeed:
         """End the feed; may be called from a signal handler."""
         self._stop.set()
 
+    @property
+    def load(self) -> int:
+        """How hard the box is pressed; :mod:`runtime.load` says what is left out."""
+        return self._load.level
+
+    def rigs(self) -> list[LiveRig]:
+        """Return the rigs that are watched now; safe to call from any thread."""
+        return list(self._rigs.values())
+
     def statistics(self) -> dict[str, SyncStatistics]:
         """Return what each rig's synchroniser did."""
         return self._closed | {name: rig.statistics for name, rig in self._rigs.items()}
@@ -94,6 +105,7 @@ class LiveFeed:
             return []
         new = {rig.name: rig for rig in wanted}
         notices: list[Notice] = []
+        refused: dict[str, str] = {}
         for name in [n for n, live in self._rigs.items() if new.get(n) != live.rig]:
             live = self._rigs.pop(name)
             notices += live.leave()
@@ -103,6 +115,8 @@ class LiveFeed:
                 try:
                     self._rigs[name] = LiveRig(rig, self._config, self._pool)
                 except InputError as error:
-                    log.error("rig %s cannot be watched: %s", name, error)
+                    refused[name] = str(error)
+                    log.error("rig %s cannot be watched: %s", name, error, extra={"rig": name})
+        self.refused = refused
         log.info("watching %s", ", ".join(self._rigs) or "no rig")
         return notices

@@ -26,6 +26,12 @@ from runtime.warm_up import WarmUp
 EPOCH_S: Final = time.time() - time.monotonic()
 """What makes a time of this process's own clock one since 1970; it stays when that clock is set."""
 
+
+def now_s() -> float:
+    """Return now in the time of live triplets, s."""
+    return time.monotonic() + EPOCH_S
+
+
 log = logging.getLogger(__name__)
 
 
@@ -66,6 +72,11 @@ class LiveRig:
         """What the synchroniser did so far."""
         return self._synchroniser.statistics
 
+    @property
+    def begun(self) -> bool:
+        """Whether it knows its cameras and gives triplets."""
+        return self._warm_up is None
+
     def status(self) -> dict[Modality, SourceStatus]:
         """Return how each camera is; safe to call from any thread."""
         return {m: source.status() for m, source in self._sources.items()}
@@ -81,7 +92,10 @@ class LiveRig:
             before = self._warm_up.finished()
             if before is None:
                 return notices, None
-            log.info("%s: watching, %.1f frames/s", self.rig.name, before.frame_rate)
+            log.info(
+                "%s: watching, %.1f frames/s",
+                self.rig.name, before.frame_rate, extra={"rig": self.rig.name},
+            )  # fmt: skip
             self._warm_up, self._sizes = None, dict(before.sizes)
             notices.append(RigBegins(self.rig, before))
         if triplet is None:

@@ -7,18 +7,21 @@ gives the same events.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mambapro.contract import Modality
 from runtime.config import StreamConfig
 from runtime.events import camera_back_event, camera_lost_event
 from runtime.feed import CameraChange, Due, Feed, Instant, Notice, RigBegins
+from runtime.identification import Sighting
 from runtime.load import NO_PICTURES, THRIFT
 from runtime.presentation import Presentation
 from runtime.recognition import Recogniser
 from runtime.rig import RigStep, RigWatcher
 from runtime.scoring import Scorer
 from runtime.sinks import EventLog
+from runtime.tally import Tally
 
 
 class Pipeline:
@@ -32,11 +35,12 @@ class Pipeline:
         presentation: Presentation,
         scorer: Scorer | None,
         pool: ThreadPoolExecutor,
+        tally: Tally,
     ) -> None:
         """Let ``pool`` work on rigs side by side; all else happens in the caller's thread."""
         self._config, self._pool = config, pool
         self._recogniser, self._presentation, self._scorer = recogniser, presentation, scorer
-        self._events = events
+        self._events, self._tally = events, tally
         self._lost_s: dict[tuple[str, Modality], float] = {}
         self._watchers: dict[str, RigWatcher] = {}
         self._first_s: float | None = None
@@ -59,12 +63,13 @@ class Pipeline:
         thrift = THRIFT[instant.load]
         for step in self._pool.map(functools.partial(self._step, thrift), instant.due):
             self._follow(step)
-        self._presentation.tell(self._recogniser.advance(instant.now_s))
+        self._follow_up(self._recogniser.advance(instant.now_s))
         if instant.due:
             if instant.load < NO_PICTURES:
                 self._presentation.draw(instant.now_s)
             self._last_s = instant.now_s
             self._first_s = instant.now_s if self._first_s is None else self._first_s
+        self._tally.advanced()
 
     def _heed(self, notice: Notice) -> None:
         if isinstance(notice, RigBegins):
@@ -91,7 +96,12 @@ class Pipeline:
             )
 
     def _step(self, thrift: float, due: Due) -> RigStep:
-        return self._watchers[due.rig].step(due.triplet, thrift)
+        with self._tally.time("step"):
+            return self._watchers[due.rig].step(due.triplet, thrift)
+
+    def _follow_up(self, decided: Sequence[Sighting]) -> None:
+        self._tally.decided(decided)
+        self._presentation.tell(decided)
 
     def _follow(self, step: RigStep) -> None:
         for track, sample in step.glimpses:
@@ -99,7 +109,7 @@ class Pipeline:
         for track, sample in step.samples:
             self._recogniser.add(track, sample)
         for track in step.ended:
-            self._presentation.tell(self._recogniser.end(step.rig, track))
+            self._follow_up(self._recogniser.end(step.rig, track))
         self._presentation.show(step)
         if self._scorer is not None:
             self._scorer.add(step)
@@ -109,5 +119,5 @@ class Pipeline:
         for track, sample in samples:
             self._recogniser.add(track, sample)
         for track in ended:
-            self._presentation.tell(self._recogniser.end(watcher.rig.name, track))
+            self._follow_up(self._recogniser.end(watcher.rig.name, track))
         self._recogniser.leave(watcher.rig.name)

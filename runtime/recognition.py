@@ -18,6 +18,7 @@ from runtime.gallery import Embedding
 from runtime.identification import Decision, Identifier, Sighting
 from runtime.recording import CropRecorder
 from runtime.sinks import EventLog
+from runtime.tally import Tally
 from runtime.tracking import Track
 
 FORGET_FROM: Final = 64
@@ -45,13 +46,15 @@ class Recogniser:
         max_wait_s: float,
         recorder: CropRecorder | None = None,
         remember_s: float | None = None,
+        tally: Tally | None = None,
     ) -> None:
-        """Embed with ``engines``; ``recorder`` keeps every sample.
+        """Embed with ``engines``; ``recorder`` keeps every sample, ``tally`` how long it takes.
 
         Sightings are forgotten ``remember_s`` after their end; with none they are kept for ever.
         """
         self._remember_s = remember_s
         self._tidy_s = float("-inf")
+        self._tally = tally or Tally()
         self._recorder = recorder
         self._config = config
         self._engines, self._identifiers = engines, identifiers
@@ -71,6 +74,10 @@ class Recogniser:
     def leave(self, rig: str) -> None:
         """Forget the tracks of a rig that has ended: another one of its name counts anew."""
         self._current = {key: s for key, s in self._current.items() if key[0] != rig}
+
+    def identities(self) -> dict[Subject, int]:
+        """Return how many are known; safe to call from any thread."""
+        return {subject: i.identities for subject, i in self._identifiers.items()}
 
     def decision(self, rig: str, track: Track) -> Decision | None:
         """Return who a track is, if that is decided."""
@@ -186,7 +193,8 @@ class Recogniser:
         images = np.stack([images for images, _ in stacked])  # (B, 3, H, W, 3)
         mask = np.stack([mask for _, mask in stacked])  # (B, 3)
         rows = [self._row(engine, sample.rig) for sample in samples]
-        return list(engine.embed(images, mask, np.array(rows, np.int64)))
+        with self._tally.time("embed"):
+            return list(engine.embed(images, mask, np.array(rows, np.int64)))
 
     def _row(self, engine: Engine, rig: str) -> int:
         row = self._cameras[rig]
@@ -199,7 +207,8 @@ class Recogniser:
             sighting.subject = subject
             sighting.strays = []  # embedded by the other model
         identifier = self._identifiers[sighting.subject]
-        sighting.decision = identifier.decide(sighting, self._elsewhere(sighting))
+        with self._tally.time("decide"):
+            sighting.decision = identifier.decide(sighting, self._elsewhere(sighting))
         self._keep(sighting)
         self._events.write(sighting_event(sighting), _best(sighting).crops)
 

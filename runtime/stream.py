@@ -9,9 +9,11 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -23,8 +25,10 @@ from mambapro.files import in_checkout
 from runtime.assembly import run_clips, run_live, run_replay
 from runtime.config import RigConfig, StreamConfig, load_rigs, one_camera_rig
 from runtime.engines import Engine, TensorrtEngine, open_engine
-from runtime.lifecycle import heeding_signals
+from runtime.health import LiveView
+from runtime.lifecycle import heeding_signals, reload_rigs
 from runtime.replay import settings_of
+from runtime.server import Door, open_door, serving
 from runtime.sources import is_live
 
 DEFAULT_CONFIG = in_checkout("configs/stream.yaml")
@@ -70,9 +74,25 @@ def _run(
         _live(changed)
         return changed
 
-    return run_live(
-        config, rigs, engines, lambda feed: heeding_signals(feed, read_rigs, config.live.drain_s)
-    )
+    with contextlib.ExitStack() as owner:
+        door = owner.enter_context(open_door(config.server)) if config.server.enabled else None
+        return run_live(config, rigs, engines, lambda view: _tended(config, view, read_rigs, door))
+
+
+@contextlib.contextmanager
+def _tended(
+    config: StreamConfig,
+    view: LiveView,
+    read_rigs: Callable[[], Sequence[RigConfig]],
+    door: Door | None,
+) -> Iterator[None]:
+    """Let signals and the server reach a live run."""
+    reload = functools.partial(reload_rigs, view.feed, read_rigs)
+    with contextlib.ExitStack() as owner:
+        owner.enter_context(heeding_signals(view.feed, reload, config.live.drain_s))
+        if door is not None:
+            owner.enter_context(serving(door, config.server, view, reload))
+        yield
 
 
 def _live(rigs: Sequence[RigConfig]) -> bool:

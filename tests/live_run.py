@@ -24,7 +24,7 @@ class LiveRun:
     def __init__(self, rigs: Path, output: Path, settings: Sequence[str], *more: str) -> None:
         self.rigs, self.output = rigs, output
         self._arguments = ["--rigs", str(rigs), "--output", str(output), "--no-video", *more]
-        for setting in settings:
+        for setting in ("server.port=0", *settings):
             self._arguments += ["--set", setting]
         self._process: subprocess.Popen[str] | None = None
 
