@@ -29,6 +29,7 @@ from runtime.health import LiveView
 from runtime.lifecycle import heeding_signals, reload_rigs
 from runtime.replay import settings_of
 from runtime.server import Door, open_door, serving
+from runtime.service import announcing
 from runtime.sources import is_live
 
 DEFAULT_CONFIG = in_checkout("configs/stream.yaml")
@@ -86,10 +87,11 @@ def _tended(
     read_rigs: Callable[[], Sequence[RigConfig]],
     door: Door | None,
 ) -> Iterator[None]:
-    """Let signals and the server reach a live run."""
+    """Let signals, the server and systemd reach a live run."""
     reload = functools.partial(reload_rigs, view.feed, read_rigs)
     with contextlib.ExitStack() as owner:
         owner.enter_context(heeding_signals(view.feed, reload, config.live.drain_s))
+        owner.enter_context(announcing(view))
         if door is not None:
             owner.enter_context(serving(door, config.server, view, reload))
         yield

@@ -88,7 +88,7 @@ def test_dockerfiles_copy_what_exists(path):
 
 def test_systemd_accepts_the_unit(tmp_path):
     if not shutil.which("systemd-analyze"):
-        pytest.skip("no systemd-analyze")
+        pytest.skip("no systemd-analyze (Debian: systemd) to verify the unit with")
     python = "/opt/mambapro/.venv/bin/python"
     assert python in UNIT.read_text()
     unit = tmp_path / UNIT.name
