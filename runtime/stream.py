@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 
@@ -27,6 +27,7 @@ from runtime.config import RigConfig, StreamConfig, load_rigs, one_camera_rig
 from runtime.engines import Engine, TensorrtEngine, open_engine
 from runtime.health import LiveView
 from runtime.lifecycle import heeding_signals, reload_rigs
+from runtime.logs import LogFormat, shape_logs
 from runtime.replay import settings_of
 from runtime.server import Door, open_door, serving
 from runtime.service import announcing
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run clips to their end, or live cameras until a signal; print a table, JSON on demand."""
     args = _parser().parse_args(argv)
     start_logging(args.verbose)
+    shape_logs(args.log_format)
     cv2.setNumThreads(1)  # cameras and rigs have threads of their own
     config = _config(args)
     engines = open_engines(config)
@@ -195,6 +197,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-video", action="store_true", help="write no mosaic (default: write it)"
     )
+    parser.add_argument(
+        "--log-format", choices=get_args(LogFormat), default="text",
+        help="a line of text or a JSON object for each log record on stderr (default: text)",
+    )  # fmt: skip
     add_common_arguments(parser)
     return parser
 

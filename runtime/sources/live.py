@@ -158,7 +158,7 @@ class LiveSource:
             self._connections += 1
             self._picture_s = time.monotonic()
             self._enter("live", "")
-        log.info("%s: pictures come", self._name)
+        log.info("%s: pictures come", self._name, extra={"camera": self._name})
 
     def _deliver(self, shot: Shot) -> None:
         stamp = self._clock.stamp(shot)
@@ -191,7 +191,7 @@ class LiveSource:
             news = self._state != "lost" or reason != self._reason
             self._enter("lost", reason)
         if news:
-            log.warning("%s: %s; trying again", self._name, reason)
+            log.warning("%s: %s; trying again", self._name, reason, extra={"camera": self._name})
 
     def _enter(self, state: State, reason: str) -> None:
         """Change the state; the caller holds the lock."""
