@@ -370,6 +370,54 @@ class JsonLinesConfig:
 
 
 @dataclass(frozen=True)
+class MqttConfig:
+    """An MQTT broker that gets the events of live cameras.
+
+    MAMBAPRO_MQTT_USERNAME and MAMBAPRO_MQTT_PASSWORD in the environment log in.
+    """
+
+    host: str | None = None
+    """Name or address of the broker; none sends nothing."""
+    port: int = 1883
+    """TCP port; 8883 is usual with TLS."""
+    prefix: str = "mambapro"
+    """Topics are <prefix>/events/<rig> and, with online or offline, <prefix>/status. Its own for
+    each process."""
+    client_id: str | None = None
+    """Unique at the broker; none takes mambapro- and the name of this machine."""
+    version: Literal["5", "3.1.1"] = "5"
+    """Protocol. A 3.1.1 broker acknowledges also what it may not publish: then it is lost."""
+    tls: bool = False
+    """Encrypt, and check the broker's certificate."""
+    ca_file: str | None = None
+    """Certificates to trust; none trusts the system's. Needs tls."""
+    cert_file: str | None = None
+    """Certificate of this client; none has none. Needs tls."""
+    key_file: str | None = None
+    """Its private key; none looks for it in cert_file."""
+    keepalive_s: int = 15
+    """A silent connection is found dead after twice this at most, s."""
+    timeout_s: float = 5.0
+    """Longest wait for the broker to answer, s."""
+
+    def __post_init__(self) -> None:
+        if not self.prefix or set("+#\0") & set(self.prefix) or self.prefix.startswith("$"):
+            raise InputError(
+                "sinks.mqtt.prefix must be a topic without +, # and a leading $, "
+                f"got {self.prefix!r}"
+            )
+        if not self.tls and (self.ca_file or self.cert_file or self.key_file):
+            raise InputError("sinks.mqtt.ca_file, cert_file and key_file need sinks.mqtt.tls=true")
+        if self.key_file and not self.cert_file:
+            raise InputError("sinks.mqtt.key_file is the key of cert_file, which is not given")
+        if not 0 < self.port < 65536:
+            raise InputError(f"sinks.mqtt.port must be 1 to 65535, got {self.port}")
+        if not 1 <= self.keepalive_s < 65536:
+            raise InputError(f"sinks.mqtt.keepalive_s must be 1 to 65535, got {self.keepalive_s}")
+        _positive("sinks.mqtt.timeout_s", self.timeout_s)
+
+
+@dataclass(frozen=True)
 class SnapshotsConfig:
     """Crops of sightings as JPEGs."""
 
@@ -391,6 +439,7 @@ class SinksConfig:
 
     journal: JournalConfig = field(default_factory=JournalConfig)
     jsonlines: JsonLinesConfig = field(default_factory=JsonLinesConfig)
+    mqtt: MqttConfig = field(default_factory=MqttConfig)
     snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
 
 

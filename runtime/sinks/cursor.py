@@ -50,9 +50,10 @@ class Cursor:
             log.warning("%s: %s", self._path, error.strerror)
 
     def close(self) -> None:
-        """Flush to disk and close."""
+        """Flush to disk and close; a thread that was left behind then moves nothing on disk."""
         os.fsync(self._handle)
         os.close(self._handle)
+        self._handle = -1  # the number may soon be another file's
 
 
 def _formatted(position: Position) -> bytes:

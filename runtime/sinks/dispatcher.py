@@ -16,6 +16,8 @@ BATCH: Final = 64
 IDLE_S: Final = 0.5
 """How often a connection without events is looked after."""
 FIRST_WAIT_S: Final = 0.25
+LONGEST_WAIT_S: Final = 5.0
+"""Pause after a failure: the first doubles up to the longest, each less up to half by chance."""
 STOP_S: Final = 1.0
 
 log = logging.getLogger(__name__)
@@ -28,10 +30,9 @@ class Dispatcher:
     twice knows it by its id.
     """
 
-    def __init__(self, name: str, reader: Reader, sender: Sender, max_wait_s: float = 30.0) -> None:
-        """Start sending; ``max_wait_s`` is the longest pause between attempts."""
+    def __init__(self, name: str, reader: Reader, sender: Sender) -> None:
+        """Start sending."""
         self._name, self._reader, self._sender = name, reader, sender
-        self._max_wait_s = max_wait_s
         self._failures = self._sent = 0
         self._last_error: str | None = None
         self._news, self._stop = threading.Event(), threading.Event()
@@ -79,12 +80,18 @@ class Dispatcher:
                 self._sender.connect()
                 sent = self._send_some()
             except (SendError, OSError) as error:
-                self._failed(error)
+                self._failed(str(error))
+                continue
+            except Exception as error:  # a defect in one sender must not stop the others
+                self._failed(f"{type(error).__name__}: {error}", defect=self._last_error is None)
                 continue
             self._worked()
             if not sent:
                 self._news.wait(IDLE_S)
-        self._sender.close()
+        try:
+            self._sender.close()
+        except Exception:
+            log.exception("%s: did not close", self._name)
 
     def _send_some(self) -> int:
         events = self._reader.read(BATCH)
@@ -101,10 +108,10 @@ class Dispatcher:
             log.info("%s: works again, %d events behind", self._name, self._reader.behind)
         self._failures, self._last_error = 0, None
 
-    def _failed(self, error: Exception) -> None:
-        if self._last_error is None:
-            log.warning("%s: %s; trying again", self._name, error)
-        self._last_error = str(error)
-        longest = min(self._max_wait_s, FIRST_WAIT_S * 2.0 ** min(self._failures, 16))
+    def _failed(self, error: str, defect: bool = False) -> None:
+        if error != self._last_error:
+            log.warning("%s: %s; trying again", self._name, error, exc_info=defect)
+        self._last_error = error
+        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(self._failures, 16))
         self._failures += 1
         self._stop.wait(longest * random.uniform(0.5, 1.0))

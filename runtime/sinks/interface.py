@@ -27,8 +27,10 @@ class SendError(Exception):
 class Sender(Protocol):
     """Brings events to their receiver, from one thread."""
 
-    connected: bool
-    """Whether the receiver is there."""
+    @property
+    def connected(self) -> bool:
+        """Whether the receiver is there."""
+
     refused: int
     """Events that the receiver will never take, so far."""
 

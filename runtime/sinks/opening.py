@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,18 @@ from runtime.config import JsonLinesConfig, SinksConfig, SnapshotsConfig
 from runtime.sinks.dispatcher import Dispatcher
 from runtime.sinks.eventlog import EventLog
 from runtime.sinks.ids import CLIPS, RunName, is_live, new_run, order
-from runtime.sinks.interface import Event
+from runtime.sinks.interface import Event, Sender
 from runtime.sinks.journal import Journal
 from runtime.sinks.jsonlines import JsonLinesSink, Rotation
+from runtime.sinks.mqtt import MqttSender
+from runtime.sinks.refused import RefusedEvents
 from runtime.sinks.snapshots import DAY_S, SnapshotStore
 
 EVENTS_FILE: Final = "events.jsonl"
+REFUSED_FILE: Final = "refused.jsonl"
 MB: Final = 1 << 20
+
+log = logging.getLogger(__name__)
 
 
 def open_events(config: SinksConfig, output: Path, *, live: bool) -> EventLog:
@@ -30,7 +36,9 @@ def open_events(config: SinksConfig, output: Path, *, live: bool) -> EventLog:
     """
     snapshots = _snapshots(config.snapshots, output)
     if not live:
+        _say_what_is_not_sent(config)
         return EventLog(CLIPS, JsonLinesSink(output / EVENTS_FILE), snapshots=snapshots)
+    senders = _senders(config, output)
     journal = Journal(
         output / config.journal.folder,
         max_bytes=int(config.journal.max_mb * MB),
@@ -38,17 +46,14 @@ def open_events(config: SinksConfig, output: Path, *, live: bool) -> EventLog:
     )
     last = journal.last()
     run = new_run(time.time(), None if last is None else last["id"])
-    jsonlines = Dispatcher(
-        "jsonlines",
-        journal.reader("jsonlines"),
-        JsonLinesSender(output / EVENTS_FILE, config.jsonlines),
-    )
+    # all readers before the first one moves: what those that are known have read is deleted
+    readers = {name: journal.reader(name) for name in senders}
     return EventLog(
         run,
         journal,
         patience=config.journal.memory_events,
         snapshots=snapshots,
-        dispatchers=[jsonlines],
+        dispatchers=[Dispatcher(name, readers[name], senders[name]) for name in senders],
     )
 
 
@@ -92,6 +97,21 @@ class JsonLinesSender:
         """Flush to disk and close."""
         if self._sink is not None:
             self._sink.close()
+
+
+def _senders(config: SinksConfig, output: Path) -> dict[str, Sender]:
+    refusals = RefusedEvents(output / REFUSED_FILE)
+    senders: dict[str, Sender] = {
+        "jsonlines": JsonLinesSender(output / EVENTS_FILE, config.jsonlines)
+    }
+    if config.mqtt.host is not None:
+        senders["mqtt"] = MqttSender(config.mqtt, refusals)
+    return senders
+
+
+def _say_what_is_not_sent(config: SinksConfig) -> None:
+    if config.mqtt.host is not None:
+        log.warning("sinks.mqtt is for live cameras: a run on files sends nothing")
 
 
 def _snapshots(config: SnapshotsConfig, output: Path) -> SnapshotStore | None:
