@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from mambapro.cli import InputError
 from mambapro.config import load
@@ -418,6 +419,32 @@ class MqttConfig:
 
 
 @dataclass(frozen=True)
+class WebhookConfig:
+    """An HTTP receiver that gets the events of live cameras, one POST each.
+
+    In the environment, MAMBAPRO_WEBHOOK_KEY signs the body (HMAC-SHA256, docs/events.md), and
+    MAMBAPRO_WEBHOOK_TOKEN is sent as bearer token.
+    """
+
+    url: str | None = None
+    """http or https, without credentials; none sends nothing."""
+    ca_file: str | None = None
+    """Certificates to trust; none trusts the system's."""
+    timeout_s: float = 5.0
+    """Longest wait for a connection, and for the answer, s."""
+
+    def __post_init__(self) -> None:
+        if self.url is not None:
+            parts = urlsplit(self.url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+                raise InputError(
+                    "sinks.webhook.url must be http://HOST[:PORT]/PATH or https://..., without a "
+                    "user or password (see MAMBAPRO_WEBHOOK_TOKEN)"
+                )
+        _positive("sinks.webhook.timeout_s", self.timeout_s)
+
+
+@dataclass(frozen=True)
 class SnapshotsConfig:
     """Crops of sightings as JPEGs."""
 
@@ -440,6 +467,7 @@ class SinksConfig:
     journal: JournalConfig = field(default_factory=JournalConfig)
     jsonlines: JsonLinesConfig = field(default_factory=JsonLinesConfig)
     mqtt: MqttConfig = field(default_factory=MqttConfig)
+    webhook: WebhookConfig = field(default_factory=WebhookConfig)
     snapshots: SnapshotsConfig = field(default_factory=SnapshotsConfig)
 
 

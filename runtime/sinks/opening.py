@@ -18,6 +18,7 @@ from runtime.sinks.jsonlines import JsonLinesSink, Rotation
 from runtime.sinks.mqtt import MqttSender
 from runtime.sinks.refused import RefusedEvents
 from runtime.sinks.snapshots import DAY_S, SnapshotStore
+from runtime.sinks.webhook import WebhookSender
 
 EVENTS_FILE: Final = "events.jsonl"
 REFUSED_FILE: Final = "refused.jsonl"
@@ -106,12 +107,15 @@ def _senders(config: SinksConfig, output: Path) -> dict[str, Sender]:
     }
     if config.mqtt.host is not None:
         senders["mqtt"] = MqttSender(config.mqtt, refusals)
+    if config.webhook.url is not None:
+        senders["webhook"] = WebhookSender(config.webhook, refusals)
     return senders
 
 
 def _say_what_is_not_sent(config: SinksConfig) -> None:
-    if config.mqtt.host is not None:
-        log.warning("sinks.mqtt is for live cameras: a run on files sends nothing")
+    wanted = {"sinks.mqtt": config.mqtt.host, "sinks.webhook": config.webhook.url}
+    for name in (name for name, receiver in wanted.items() if receiver is not None):
+        log.warning("%s is for live cameras: a run on files sends nothing", name)
 
 
 def _snapshots(config: SnapshotsConfig, output: Path) -> SnapshotStore | None:
