@@ -7,7 +7,7 @@ from runtime.sinks.eventlog import EventLog, EventsStatus
 from runtime.sinks.ids import CLIPS, RunName
 from runtime.sinks.interface import SinkStatus
 from runtime.sinks.jsonlines import JsonLinesSink
-from runtime.sinks.opening import open_events, open_events_again
+from runtime.sinks.opening import forget_in_folder, open_events, open_events_again
 from runtime.sinks.snapshots import SnapshotStore
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "RunName",
     "SinkStatus",
     "SnapshotStore",
+    "forget_in_folder",
     "open_events",
     "open_events_again",
 ]

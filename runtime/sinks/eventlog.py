@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
 
 from mambapro.contract import Modality
 from mambapro.preprocess import Picture
+from runtime.sinks.deletions import Deletion, Deletions
 from runtime.sinks.dispatcher import Dispatcher
 from runtime.sinks.ids import RunName, event_id
 from runtime.sinks.interface import Event, Sink, SinkStatus
@@ -55,6 +56,7 @@ class EventLog:
         patience: int = 0,
         snapshots: SnapshotStore | None = None,
         dispatchers: Sequence[Dispatcher] = (),
+        deletions: Deletions | None = None,
     ) -> None:
         """Write to ``sink``, which is closed with this, in the name of ``run``.
 
@@ -62,10 +64,10 @@ class EventLog:
         to ``patience`` events wait in memory and are tried again each second; with 0 the error goes
         to the caller.
         """
-        self.run, self._sink = run, sink
+        self.run, self._sink, self._deletions = run, sink, deletions
         self._patience, self._snapshots, self._dispatchers = patience, snapshots, dispatchers
         self._waiting: deque[Event] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._lost = 0
         self._last_error: str | None = None
         self.count = 0
@@ -92,6 +94,18 @@ class EventLog:
         for dispatcher in self._dispatchers:
             dispatcher.notify()
         return identifier
+
+    def forget(self, identities: Collection[str], events: Collection[str] = ()) -> None:
+        """Delete all that is kept of ``identities`` under any of these names, and of ``events``.
+
+        Call it before the gallery forgets them. When it returns, that is a task on disk, done
+        within seconds or after the next start. OSError: it is none.
+        """
+        assert self._deletions is not None
+        self._deletions.add(identities, events)
+        if self._thread is None:
+            with self._lock:
+                self._delete()
 
     def status(self) -> EventsStatus:
         """Return how it is doing, for health and metrics."""
@@ -163,11 +177,23 @@ class EventLog:
             if self._snapshots is not None and time.monotonic() >= expire_s:
                 self._snapshots.expire(time.time())
                 expire_s += EXPIRE_S
+            self._delete()
             with self._lock:
                 wrote = self._write_waiting()
             if wrote:
                 for dispatcher in self._dispatchers:
                     dispatcher.notify()
+
+    def _delete(self) -> None:
+        if self._deletions is not None:
+            try:
+                self._deletions.run(self._drop_waiting)
+            except OSError as error:
+                log.error("deletion is tried again: %s", error)
+
+    def _drop_waiting(self, deletion: Deletion) -> None:
+        with self._lock:
+            self._waiting = deque(e for e in self._waiting if not deletion.covers(e))
 
     def _write_waiting(self) -> int:
         """Try the events that wait, in order; return how many the disk took."""

@@ -8,20 +8,23 @@ oldest one goes, and who had not read it is told how many events that skips.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
-import json
 import logging
 import threading
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mambapro.cli import InputError
 from runtime.sinks.appending import append_line, cut_torn_tail, sync_folder
 from runtime.sinks.cursor import Cursor, Position
+from runtime.sinks.deletions import SUFFIX as ASIDE
+from runtime.sinks.deletions import Deletion, rewritten
 from runtime.sinks.interface import Event
+from runtime.sinks.records import blank, decoded, encoded, is_blank
 
 SUFFIX: Final = ".jsonl"
 SEGMENTS: Final = 16
@@ -83,7 +86,10 @@ class Journal:
         self._lock = threading.RLock()
         self._owner = _locked(folder)
         self._file: io.FileIO | None = None
+        self._full = False
         self._readers: list[Reader] = []
+        for left in folder.glob(f"*{ASIDE}"):  # by a kill within `forget`
+            left.unlink()
         paths = sorted(folder.glob(f"*{SUFFIX}"))
         self._segments = [Segment(p, int(p.stem), p.stat().st_size) for p in paths]
         self.end = 0
@@ -103,13 +109,13 @@ class Journal:
         """Return the newest event that is still there."""
         for segment in reversed(self._segments):
             for line in reversed(segment.path.read_bytes().splitlines(keepends=True)):
-                if (event := _decoded(line)) is not None:
+                if (event := decoded(line)) is not None:
                     return event
         return None
 
     def write(self, event: Event) -> None:
         """Append ``event``; on OSError nothing of it is there."""
-        line = _encoded(event)
+        line = encoded(event)
         with self._lock:
             segment = self._writable()
             assert self._file is not None
@@ -140,7 +146,7 @@ class Journal:
             position = reader.cursor.position
             while len(events) < most and position.record < self.end:
                 position = self._read_segment(position, most - len(events), events, ends)
-            if not events:  # there were damaged records only
+            if not events:  # there were damaged and deleted records only
                 reader.cursor.position = position
         return events, ends
 
@@ -153,6 +159,25 @@ class Journal:
             while len(self._segments) > 1 and self._segments[1].first <= oldest:
                 self._segments.pop(0).path.unlink(missing_ok=True)
 
+    def forget(self, deletion: Deletion) -> set[str]:
+        """Leave only their ids of the events that ``deletion`` covers; return these.
+
+        Who writes and reads meanwhile waits only for a file to be replaced.
+        """
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            self._full = True  # what is written from now on goes to another segment
+            segments = list(self._segments)
+        ids: set[str] = set()
+        for segment in segments:
+            with contextlib.suppress(FileNotFoundError):  # all have read it
+                aside = rewritten(segment.path, _blanking(deletion, ids))
+                if aside is not None:
+                    self._replace(segment, aside)
+        return ids
+
     def close(self) -> None:
         """Close the files; the cursors go to disk."""
         with self._lock:
@@ -162,18 +187,27 @@ class Journal:
                 self._file.close()
             self._owner.close()
 
+    def _replace(self, segment: Segment, aside: Path) -> None:
+        with self._lock:
+            if segment in self._segments:
+                aside.replace(segment.path)
+                sync_folder(self._folder)
+            else:
+                aside.unlink()
+
     def _writable(self) -> Segment:
         """Return the last segment, open, and a new one when that is full."""
-        if self._file is not None and self._segments[-1].size < self._segment_bytes:
-            return self._segments[-1]
-        if self._file is None and self._segments and self._segments[-1].size < self._segment_bytes:
-            self._file = open(self._segments[-1].path, "ab", buffering=0)  # noqa: SIM115
-            return self._segments[-1]
+        last = self._segments[-1] if self._segments else None
+        full = last is None or last.size >= self._segment_bytes or (self._full and last.size > 0)
+        if last is not None and not full:
+            if self._file is None:
+                self._file = open(last.path, "ab", buffering=0)  # noqa: SIM115
+            return last
         path = self._folder / f"{self.end:016d}{SUFFIX}"
         file = open(path, "ab", buffering=0)  # noqa: SIM115 closed by close()
         if self._file is not None:
             self._file.close()
-        self._file = file
+        self._file, self._full = file, False
         self._segments.append(Segment(path, self.end, 0))
         if self._fsync:
             sync_folder(self._folder)
@@ -219,8 +253,10 @@ class Journal:
             while record < after and most > 0:
                 line = file.readline()
                 record, offset = record + 1, offset + len(line)
-                if (event := _decoded(line)) is None:
+                if (event := decoded(line)) is None:
                     log.error("%s: record %d is damaged and left out", segment.path, record - 1)
+                    continue
+                if is_blank(event):
                     continue
                 events.append(event)
                 ends.append(Position(record, segment.first, offset))
@@ -228,17 +264,17 @@ class Journal:
         return Position(record, segment.first, offset)
 
 
-def _encoded(event: Event) -> bytes:
-    text = json.dumps(event, allow_nan=False).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
+def _blanking(deletion: Deletion, ids: set[str]) -> Callable[[bytes], bytes]:
+    may_cover = deletion.filter()
 
+    def change(line: bytes) -> bytes:
+        event = decoded(line) if may_cover(line) else None
+        if event is None or is_blank(event) or not deletion.covers(event):
+            return line
+        ids.add(event["id"])
+        return blank(line, event)
 
-def _decoded(line: bytes) -> Event | None:
-    checksum, _, text = line.rstrip(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
-        return None
-    event: dict[str, Any] = json.loads(text)
-    return event
+    return change
 
 
 def _lines(path: Path) -> int:

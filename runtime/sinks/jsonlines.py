@@ -7,10 +7,13 @@ import io
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.sinks.appending import append_line, cut_torn_tail
+from runtime.sinks.appending import append_line, cut_torn_tail, sync_folder
+from runtime.sinks.deletions import SUFFIX as ASIDE
+from runtime.sinks.deletions import Deletion, rewritten, without
 from runtime.sinks.interface import Event
 
 
@@ -61,6 +64,23 @@ class JsonLinesSink:
                 event: Event = json.loads(lines[-1])
                 return event
         return None
+
+    def forget(
+        self, deletion: Deletion, event_of: Callable[[Event], Event] = lambda line: line
+    ) -> None:
+        """Take the lines whose event ``deletion`` covers out of this file and the old ones."""
+        folder, name = self._path.parent, self._path.name
+        for left in folder.glob(f"{name}*{ASIDE}"):  # by a kill within this
+            left.unlink()
+        change = without(deletion, event_of)
+        for path in [self._path, *folder.glob(f"{name}.[0-9]*")]:
+            if (aside := rewritten(path, change)) is not None:
+                file = _opened(aside, "ab")
+                aside.replace(path)
+                sync_folder(folder)
+                if path == self._path:
+                    self._file, file = file, self._file
+                file.close()
 
     def close(self) -> None:
         """Flush to disk and close."""

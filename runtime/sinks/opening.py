@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from runtime.config import JsonLinesConfig, SinksConfig, SnapshotsConfig
+from mambapro.cli import InputError
+from runtime.config import JournalConfig, JsonLinesConfig, SinksConfig, SnapshotsConfig
+from runtime.sinks.deletions import Deletion, Deletions
 from runtime.sinks.dispatcher import Dispatcher
 from runtime.sinks.eventlog import EventLog
 from runtime.sinks.ids import CLIPS, RunName, is_live, new_run, order
@@ -21,6 +25,7 @@ from runtime.sinks.snapshots import DAY_S, SnapshotStore
 from runtime.sinks.webhook import WebhookSender
 
 EVENTS_FILE: Final = "events.jsonl"
+DELETIONS_FILE: Final = "deletions.jsonl"
 REFUSED_FILE: Final = "refused.jsonl"
 MB: Final = 1 << 20
 
@@ -35,16 +40,13 @@ def open_events(config: SinksConfig, output: Path, *, live: bool) -> EventLog:
 
     Raises InputError when another process has the journal open, OSError when the disk refuses.
     """
-    snapshots = _snapshots(config.snapshots, output)
     if not live:
         _say_what_is_not_sent(config)
-        return EventLog(CLIPS, JsonLinesSink(output / EVENTS_FILE), snapshots=snapshots)
-    senders = _senders(config, output)
-    journal = Journal(
-        output / config.journal.folder,
-        max_bytes=int(config.journal.max_mb * MB),
-        fsync=config.journal.fsync,
-    )
+        return _log_on_files(config, output, CLIPS)
+    refusals = RefusedEvents(output / REFUSED_FILE)
+    jsonlines = JsonLinesSender(output / EVENTS_FILE, config.jsonlines)
+    senders = {"jsonlines": jsonlines, **_network_senders(config, refusals)}
+    journal = _journal(config.journal, output)
     last = journal.last()
     run = new_run(time.time(), None if last is None else last["id"])
     # all readers before the first one moves: what those that are known have read is deleted
@@ -53,15 +55,39 @@ def open_events(config: SinksConfig, output: Path, *, live: bool) -> EventLog:
         run,
         journal,
         patience=config.journal.memory_events,
-        snapshots=snapshots,
+        snapshots=_snapshots(config.snapshots, output) if config.snapshots.enabled else None,
         dispatchers=[Dispatcher(name, readers[name], senders[name]) for name in senders],
+        deletions=_deletions(config, output, journal, jsonlines, refusals),
     )
 
 
 def open_events_again(config: SinksConfig, output: Path, run: RunName) -> EventLog:
     """Open a log that gives the events of a recorded ``run`` their ids again."""
-    sink = JsonLinesSink(output / EVENTS_FILE)
-    return EventLog(run, sink, snapshots=_snapshots(config.snapshots, output))
+    return _log_on_files(config, output, run)
+
+
+def forget_in_folder(
+    config: SinksConfig, output: Path, identities: Collection[str], events: Collection[str] = ()
+) -> bool:
+    """Do what `EventLog.forget` does from a process that writes no events to ``output``.
+
+    Returns whether it is done: a stream that has the folder open does it within seconds. Not for
+    the folder of a run on files that is under way.
+    """
+    refusals = RefusedEvents(output / REFUSED_FILE)
+    jsonlines = JsonLinesSender(output / EVENTS_FILE, config.jsonlines)
+    with contextlib.ExitStack() as owner:
+        owner.callback(jsonlines.close)
+        try:
+            journal = _journal(config.journal, output)
+        except InputError:
+            Deletions(output / DELETIONS_FILE, []).add(identities, events)
+            return False
+        owner.callback(journal.close)
+        deletions = _deletions(config, output, journal, jsonlines, refusals)
+        deletions.add(identities, events)
+        deletions.run()
+        return True
 
 
 class JsonLinesSender:
@@ -76,9 +102,15 @@ class JsonLinesSender:
         self._rotation = Rotation(int(config.rotate_mb * MB), config.rotate_h * 3600, config.keep)
         self._sink: JsonLinesSink | None = None
         self._last: tuple[str, int] | None = None
+        self._deleted: set[str] = set()
+        self._lock = threading.Lock()
 
     def connect(self) -> None:
         """Open the file, and see what it holds."""
+        with self._lock:
+            self._open()
+
+    def _open(self) -> None:
         if self._sink is None:
             self._sink = JsonLinesSink(self._path, append=True, rotation=self._rotation)
             last = self._sink.last()
@@ -87,12 +119,24 @@ class JsonLinesSender:
 
     def send(self, events: Sequence[Event]) -> int:
         """Write the first of ``events``, unless a kill came between writing it and saying so."""
-        assert self._sink is not None
-        identifier = order(events[0]["id"])
-        if self._last is None or identifier > self._last:
-            self._sink.write(events[0])
-            self._last = identifier
-        return 1
+        with self._lock:
+            assert self._sink is not None
+            identifier = order(events[0]["id"])
+            is_new = self._last is None or identifier > self._last
+            if is_new and events[0]["id"] not in self._deleted:
+                self._sink.write(events[0])
+                self._last = identifier
+            return 1
+
+    def forget(self, deletion: Deletion, ids: Collection[str]) -> None:
+        """Take events out, and those with ``ids`` that are on their way from the journal."""
+        with self._lock:
+            last = self._last
+            self._deleted = {i for i in {*self._deleted, *ids} if last is None or order(i) > last}
+            if self._path.is_file():
+                self._open()
+                assert self._sink is not None
+                self._sink.forget(deletion)
 
     def close(self) -> None:
         """Flush to disk and close."""
@@ -100,16 +144,42 @@ class JsonLinesSender:
             self._sink.close()
 
 
-def _senders(config: SinksConfig, output: Path) -> dict[str, Sender]:
-    refusals = RefusedEvents(output / REFUSED_FILE)
-    senders: dict[str, Sender] = {
-        "jsonlines": JsonLinesSender(output / EVENTS_FILE, config.jsonlines)
-    }
+def _log_on_files(config: SinksConfig, output: Path, run: RunName) -> EventLog:
+    sink = JsonLinesSink(output / EVENTS_FILE)
+    snapshots = _snapshots(config.snapshots, output)
+    deletions = Deletions(output / DELETIONS_FILE, [sink.forget, snapshots.forget])
+    return EventLog(
+        run, sink, snapshots=snapshots if config.snapshots.enabled else None, deletions=deletions
+    )
+
+
+def _journal(config: JournalConfig, output: Path) -> Journal:
+    return Journal(output / config.folder, max_bytes=int(config.max_mb * MB), fsync=config.fsync)
+
+
+def _network_senders(config: SinksConfig, refusals: RefusedEvents) -> dict[str, Sender]:
+    senders: dict[str, Sender] = {}
     if config.mqtt.host is not None:
         senders["mqtt"] = MqttSender(config.mqtt, refusals)
     if config.webhook.url is not None:
         senders["webhook"] = WebhookSender(config.webhook, refusals)
     return senders
+
+
+def _deletions(
+    config: SinksConfig,
+    output: Path,
+    journal: Journal,
+    jsonlines: JsonLinesSender,
+    refusals: RefusedEvents,
+) -> Deletions:
+    def forget_events(deletion: Deletion) -> None:
+        jsonlines.forget(deletion, journal.forget(deletion))
+
+    # also those of an earlier run that had snapshots on
+    snapshots = _snapshots(config.snapshots, output)
+    steps = [forget_events, refusals.forget, snapshots.forget]
+    return Deletions(output / DELETIONS_FILE, steps)
 
 
 def _say_what_is_not_sent(config: SinksConfig) -> None:
@@ -118,9 +188,7 @@ def _say_what_is_not_sent(config: SinksConfig) -> None:
         log.warning("%s is for live cameras: a run on files sends nothing", name)
 
 
-def _snapshots(config: SnapshotsConfig, output: Path) -> SnapshotStore | None:
-    if not config.enabled:
-        return None
+def _snapshots(config: SnapshotsConfig, output: Path) -> SnapshotStore:
     return SnapshotStore(
         output / config.folder,
         quality=config.quality,

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from runtime.sinks.deletions import Deletion
 from runtime.sinks.interface import Event
 from runtime.sinks.jsonlines import JsonLinesSink, Rotation
 
@@ -28,3 +29,13 @@ class RefusedEvents:
                 file.write({"sink": sink, "reason": reason, "event": event})
             finally:
                 file.close()
+
+    def forget(self, deletion: Deletion) -> None:
+        """Take the events that ``deletion`` covers out."""
+        with self._lock:
+            if self._path.is_file():
+                file = JsonLinesSink(self._path, append=True)
+                try:
+                    file.forget(deletion, event_of=lambda line: line["event"])
+                finally:
+                    file.close()

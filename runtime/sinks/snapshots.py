@@ -1,14 +1,16 @@
 """Pictures of sightings: the crop of each modality as a JPEG, named by event id.
 
-``snapshots/<identity>/<event id>_<modality>.jpg``. A folder an identity makes deletion of all that
-shows somebody one step, and lets a rename or merge in the gallery be followed.
+``snapshots/<identity>/<event id>_<modality>.jpg``, where ``identity`` is the name that the event
+gives. What is renamed or merged in the gallery stays where it is: events tell the path.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Mapping
+from glob import escape
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -17,6 +19,7 @@ import cv2
 
 from mambapro.contract import Modality
 from mambapro.preprocess import Picture
+from runtime.sinks.deletions import Deletion
 
 DAY_S: Final = 86400.0
 
@@ -28,7 +31,6 @@ class SnapshotStore:
 
     def __init__(self, folder: Path, *, quality: int, keep_s: float, max_bytes: int) -> None:
         """Keep pictures in ``folder`` for ``keep_s``, and never more than about ``max_bytes``."""
-        folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._quality = folder, quality
         self._keep_s, self._max_bytes = keep_s, max_bytes
         self.failed = 0
@@ -40,7 +42,7 @@ class SnapshotStore:
         """Write ``crops`` (H, W, 3) uint8 R, G, B; return paths in the folder, None on failure."""
         folder = self._folder_of(identity)
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             paths = {m: folder / f"{identifier}_{m}.jpg" for m in crops}
             for modality, path in paths.items():
                 self._write(path, crops[modality])
@@ -50,21 +52,13 @@ class SnapshotStore:
             return None
         return {m: str(path.relative_to(self._folder)) for m, path in paths.items()}
 
-    def delete(self, identity: str) -> int:
-        """Delete all pictures of ``identity``; return how many there were."""
-        folder = self._folder_of(identity)
-        count = sum(1 for _ in folder.glob("*.jpg"))
-        shutil.rmtree(folder, ignore_errors=not folder.exists())
-        return count
-
-    def move(self, identity: str, to: str) -> None:
-        """Follow the gallery: ``identity`` was renamed to, or merged into, ``to``."""
-        source, target = self._folder_of(identity), self._folder_of(to)
-        if source.exists():
-            target.mkdir(exist_ok=True)
-            for path in source.iterdir():
-                path.replace(target / path.name)
-            source.rmdir()
+    def forget(self, deletion: Deletion) -> None:
+        """Delete all pictures that show one of its identities, or belong to one of its events."""
+        for folder in filter(Path.is_dir, map(self._folder_of, deletion.identities)):
+            shutil.rmtree(folder)
+        for identifier in deletion.events:
+            for path in self._folder.glob(f"*/{escape(identifier)}_*.jpg"):
+                path.unlink(missing_ok=True)
 
     def expire(self, now_s: float) -> int:
         """Delete what is too old at ``now_s`` (Unix), and the oldest of too much; say how many."""
@@ -77,6 +71,8 @@ class SnapshotStore:
             path.unlink(missing_ok=True)
             excess -= size
             deleted += 1
+            with contextlib.suppress(OSError):  # there are others in it
+                path.parent.rmdir()
         return deleted
 
     def _write(self, path: Path, picture: Picture) -> None:
