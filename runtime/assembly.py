@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from runtime.clips import ClipFeed
 from runtime.config import RigConfig, StreamConfig
 from runtime.engines import Engine
 from runtime.feed import Feed
-from runtime.gallery import open_gallery
+from runtime.gallery import Purged, open_gallery
 from runtime.health import LiveView
 from runtime.identification import Identifier
 from runtime.live import LiveFeed
@@ -171,6 +172,12 @@ class _Run:
         return result
 
 
+def _forget(events: EventLog, purged: Purged) -> None:
+    """Who leaves the gallery takes events and snapshots along, by all names they ever had."""
+    if purged.whole:
+        events.forget({purged.identity, *purged.aliases})
+
+
 def _recogniser(
     owner: contextlib.ExitStack,
     config: StreamConfig,
@@ -186,7 +193,7 @@ def _recogniser(
     settings = dataclasses.replace(config.gallery, keep=keep)
     for subject, engine in engines.items():
         folder = Path(config.output) / config.gallery.folder / subject
-        gallery = open_gallery(folder, engine.spec, settings)
+        gallery = open_gallery(folder, engine.spec, settings, functools.partial(_forget, events))
         owner.callback(gallery.close)
         identifiers[subject] = Identifier(config.match, gallery, engine.spec)
     recorder = None

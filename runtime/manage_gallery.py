@@ -25,14 +25,19 @@ from mambapro.cli import (
     run,
     start_logging,
 )
+from mambapro.config import load
 from mambapro.contract import EXIT_DONE, SUBJECTS
-from runtime.config import GalleryConfig
+from runtime.config import GalleryConfig, StreamConfig
 from runtime.gallery import Gallery, Identity, Purged, Record, open_gallery
 from runtime.gallery.edge import DamagedGalleryError, salvage_folder
 from runtime.gallery.facts import spec_of
+from runtime.gallery.keeper import OnPurge
 from runtime.gallery.opening import stored_spec
 from runtime.gallery.portable import export_gallery, import_gallery, read_export
+from runtime.sinks import forget_in_folder
 
+SETTINGS = "config.yaml"
+"""What the stream writes into its output folder."""
 UNIT_LENGTH_ERROR = 1e-3
 """Largest difference of an embedding's length from 1."""
 
@@ -95,16 +100,15 @@ def split(args: argparse.Namespace) -> Result:
 
 
 def delete(args: argparse.Namespace) -> Result:
-    """Delete an identity, and the snapshots of its templates when told where they are."""
-    with _opened(args) as gallery:
+    """Delete an identity, first its events and snapshots in the output folder of the stream."""
+    output = _output(args)
+    with _opened(args, _forgetter(output)) as gallery:
         purged = gallery.delete(args.identity)
     print(f"{purged.identity}: {purged.templates} templates deleted")
-    if purged.snapshots and args.snapshots is None:
-        print(f"snapshots that remain: {', '.join(purged.snapshots)}")
-    if purged.events:
+    if output is None:
         names = ", ".join([purged.identity, *purged.aliases])
-        print(f"events that name {names} remain, such as {purged.events[0]}")
-    return dataclasses.asdict(purged)
+        print(f"events and snapshots that name {names} remain: no --output")
+    return {**dataclasses.asdict(purged), "output": None if output is None else str(output)}
 
 
 def export(args: argparse.Namespace) -> Result:
@@ -159,11 +163,13 @@ def _edit(args: argparse.Namespace, change: Callable[[Gallery], Identity]) -> Re
     return dataclasses.asdict(identity)
 
 
-def _opened(args: argparse.Namespace) -> contextlib.closing[Gallery]:
+def _opened(
+    args: argparse.Namespace, on_purge: OnPurge | None = None
+) -> contextlib.closing[Gallery]:
     """Open what is there, for whatever model it was made."""
     config, folder = _config(args), Path(args.gallery)
     spec = stored_spec(folder, config, args.subject)
-    return contextlib.closing(open_gallery(folder, spec, config, _remover(args)))
+    return contextlib.closing(open_gallery(folder, spec, config, on_purge))
 
 
 def _config(args: argparse.Namespace) -> GalleryConfig:
@@ -179,21 +185,31 @@ def _config(args: argparse.Namespace) -> GalleryConfig:
     )
 
 
-def _remover(args: argparse.Namespace) -> Callable[[Purged], None] | None:
-    """Return what removes the snapshots of what is deleted, when their folder was given."""
-    folder: Path | None = getattr(args, "snapshots", None)
-    if folder is None:
+def _output(args: argparse.Namespace) -> Path | None:
+    """Return the stream's output folder: the given one, or that which the gallery lies in."""
+    if args.output is not None:
+        if not (args.output / SETTINGS).is_file():
+            raise InputError(
+                f"{args.output} is no output folder of the stream: it holds no {SETTINGS}; "
+                "nothing was deleted"
+            )
+        return Path(args.output)
+    if _is_address(args.gallery):
         return None
-    root = folder.resolve()
+    above = Path(args.gallery).resolve().parents[1]
+    return above if (above / SETTINGS).is_file() else None
 
-    def remove(purged: Purged) -> None:
-        for name in purged.snapshots:
-            file = (root / name).resolve()
-            if not file.is_relative_to(root):
-                raise InputError(f"snapshot {name} lies outside of {root}; nothing was deleted")
-            file.unlink(missing_ok=True)
 
-    return remove
+def _forgetter(output: Path | None) -> OnPurge | None:
+    """Return what deletes the events and snapshots of an identity, by all names it ever had."""
+    if output is None:
+        return None
+    sinks = load(StreamConfig, output / SETTINGS).sinks
+
+    def forget(purged: Purged) -> None:
+        forget_in_folder(sinks, output, {purged.identity, *purged.aliases})
+
+    return forget
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -229,10 +245,13 @@ def _parser() -> argparse.ArgumentParser:
     merged.add_argument("into", help="identity that it becomes part of")
     parted = _add(commands, "split", split, "make templates an identity of their own", "identity")
     parted.add_argument("points", nargs="+", help="templates, as `show` prints them")
-    deleted = _add(commands, "delete", delete, "delete an identity's embeddings", "identity")
+    deleted = _add(
+        commands, "delete", delete, "delete an identity, its events and its snapshots", "identity"
+    )
     deleted.add_argument(
-        "--snapshots", type=Path, metavar="FOLDER",
-        help="folder that the paths of snapshots start at; they are removed (default: they stay)",
+        "--output", type=Path, metavar="FOLDER",
+        help="output folder of the stream, which holds events and snapshots (default: that which "
+        "the gallery lies in, or they stay)",
     )  # fmt: skip
     _add(commands, "export", export, "write the gallery to one file", "file")
     imported = _add(commands, "import", import_, "add what an exported file holds", "file")
@@ -266,7 +285,7 @@ def _print_identity(identity: Identity) -> None:
 def _about(template: Record) -> str:
     payload = template.payload
     facts = [_time(float(payload.get("time_s", 0.0)))]
-    facts += [str(payload[key]) for key in ("rig", "precision", "event") if key in payload]
+    facts += [str(payload[key]) for key in ("rig", "precision") if key in payload]
     return "  ".join(facts)
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from mambapro import cli
+from mambapro.config import to_yaml
 from mambapro.spec import ModelSpec
 from runtime import manage_gallery
-from runtime.config import GalleryConfig
+from runtime.config import GalleryConfig, SinksConfig, SnapshotsConfig, StreamConfig
 from runtime.gallery import open_gallery
+from runtime.sinks import open_events
 from tests.qdrant_http import FakeQdrant
 
 SPEC = ModelSpec("person", (64, 32), 24, 4, "space-one", "0" * 64)
@@ -24,8 +26,7 @@ def fill(folder, **settings):
     gallery = open_gallery(folder, SPEC, GalleryConfig(keep=True, **settings))
     for number in (1, 2, 3):
         for again in range(2):
-            payload = {"rig": "gate", "time_s": 1.7e9 + 60 * number + again, "event": f"e{number}"}
-            payload["snapshots"] = [f"{number}/{again}.jpg"]
+            payload = {"rig": "gate", "time_s": 1.7e9 + 60 * number + again}
             gallery.put(f"P{number}", unit(10 * number + again), payload)
     gallery.close()
 
@@ -54,7 +55,7 @@ def test_a_morning_of_an_operator(folder, manage, tmp_path):
     assert manage(folder, "split", "P1", points[-1])["identity"] == "P4"
     assert manage(folder, "rename", "P1")["name"] is None
     assert manage(folder, "export", tmp_path / "a.npz")["templates"] == 6
-    assert manage(folder, "delete", "P3")["events"] == ["e3", "e3"]
+    assert manage(folder, "delete", "P3")["templates"] == 2
     assert manage(folder, "verify")["identities"] == 2
     assert manage(tmp_path / "new", "import", tmp_path / "a.npz") == {
         "templates": 6, "identities": 3,
@@ -73,24 +74,44 @@ def test_the_same_on_a_server(folder, manage, tmp_path):
         assert "folders" in manage(server.url, "salvage", code=2)
 
 
-def test_snapshots_go_with_the_identity(folder, manage, tmp_path):
-    files = [tmp_path / "s" / f"{number}" / f"{n}.jpg" for number in (1, 2) for n in range(2)]
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    manage(folder, "delete", "P1", "--snapshots", tmp_path / "s")
-    assert [file.exists() for file in files] == [False, False, True, True]
+@pytest.fixture
+def output(tmp_path):
+    """The output folder of a live run, with a gallery, an event and a snapshot of each of three."""
+    out = tmp_path / "out"
+    fill(out / "gallery" / "person")
+    settings = StreamConfig(sinks=SinksConfig(snapshots=SnapshotsConfig(enabled=True)))
+    (out / "config.yaml").write_text(to_yaml(settings))
+    log = open_events(settings.sinks, out, live=True)
+    for number in (1, 2, 3):
+        event = {"event": "sighting", "identity": f"P{number}", "time_s": 1.7e9}
+        log.write(event, {"rgb": np.zeros((8, 8, 3), np.uint8)})
+    log.close()
+    return out
 
 
-def test_a_snapshot_elsewhere_is_never_removed(folder, manage, tmp_path):
-    gallery = open_gallery(folder, SPEC, GalleryConfig(keep=True))
-    gallery.put("P9", unit(9), {"time_s": 0.0, "snapshots": ["../thesis.txt"]})
-    gallery.close()
-    (tmp_path / "thesis.txt").touch()
-    said = manage(folder, "delete", "P9", "--snapshots", tmp_path / "s", code=2)
-    assert "nothing was deleted" in said
-    assert (tmp_path / "thesis.txt").exists()
-    assert manage(folder, "show", "P9")["templates"] == 1
+def left(output):
+    """Return whom events and snapshots are of."""
+    lines = (output / "events.jsonl").read_text().splitlines()
+    events = {json.loads(line)["identity"] for line in lines}
+    return events, {path.parent.name for path in output.glob("snapshots/**/*.jpg")}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_events_and_snapshots_go_with_the_identity_by_all_its_names(output, manage, told):
+    folder = output / "gallery" / "person"
+    assert left(output) == ({"P1", "P2", "P3"},) * 2
+    manage(folder, "merge", "P2", "P1")
+    more = ["--output", output] if told else []
+    assert manage(folder, "delete", "P1", *more)["output"] == str(output)
+    assert left(output) == ({"P3"},) * 2
+    assert b"P2" not in b"".join(p.read_bytes() for p in output.glob("journal/*.jsonl"))
+
+
+def test_what_is_no_output_folder_deletes_nothing(folder, manage, tmp_path):
+    said = manage(folder, "delete", "P1", "--output", tmp_path / "none", code=2)
+    assert "no output folder" in said
+    assert manage(folder, "show", "P1")["templates"] == 2
+    assert manage(folder, "delete", "P1")["output"] is None
 
 
 def test_damage_is_found_and_salvaged(folder, manage):

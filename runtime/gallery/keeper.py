@@ -104,15 +104,8 @@ class Keeper:
     def tell(self, identity: str, points: Sequence[str]) -> Purged:
         """Say what of ``identity`` is about to be deleted."""
         known = self.roster[identity]
-        payloads = [record.payload for record in self.backend.records(points)]
-        purged = Purged(
-            identity,
-            known.aliases,
-            len(points) == len(known.times),
-            len(points),
-            tuple(payload["event"] for payload in payloads if "event" in payload),
-            tuple(path for payload in payloads for path in payload.get("snapshots", ())),
-        )
+        whole = len(points) == len(known.times)
+        purged = Purged(identity, known.aliases, whole, len(points))
         self._on_purge(purged)
         return purged
 

@@ -25,7 +25,7 @@ class Record:
     """(E,) float32."""
     payload: Payload
     """identity, time_s, precision, embedding_space; name and aliases of the identity, if any;
-    and what the caller of put gave: rig, track, mask, event, snapshots."""
+    and what the caller of put gave: rig, track, mask."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Purged:
-    """What is deleted of an identity, so that sightings and snapshots can be deleted as well."""
+    """What is deleted of an identity, so that its events and snapshots can be deleted as well."""
 
     identity: str
     """Whose."""
@@ -84,7 +84,3 @@ class Purged:
     """The identity is gone; off, some of its templates grew too old and the rest stay."""
     templates: int
     """Embeddings that are deleted."""
-    events: tuple[Any, ...]
-    """The `event` of each payload that has one."""
-    snapshots: tuple[str, ...]
-    """All `snapshots` of the payloads, paths."""
