@@ -53,6 +53,17 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_set_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of every command that reads settings: ``--set``, a list of overrides."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one setting; may be given again (default: none)",
+    )
+
+
 def start_logging(verbose: bool) -> None:
     """Send log records to stderr, so that stdout holds results only."""
     logging.basicConfig(

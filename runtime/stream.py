@@ -18,7 +18,14 @@ from typing import Any, get_args
 
 import cv2
 
-from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
+from mambapro.cli import (
+    InputError,
+    add_common_arguments,
+    add_set_argument,
+    print_json_line,
+    run,
+    start_logging,
+)
 from mambapro.config import help_text, load
 from mambapro.contract import EXIT_DONE, SUBJECTS, Subject
 from mambapro.files import in_checkout
@@ -167,10 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         help="YAML file of settings (default: the recording's with --replay, else "
         "configs/stream.yaml)",
     )  # fmt: skip
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
-        help="change one setting; may be given several times (default: none)",
-    )  # fmt: skip
+    add_set_argument(parser)
     parser.add_argument("--rigs", help="rigs file (default: the config's)")
     parser.add_argument("--source", help="one clip, watched as a rig of an RGB camera alone")
     parser.add_argument(

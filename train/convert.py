@@ -17,7 +17,14 @@ if __name__ == "__main__":
 import torch
 
 from mambapro import config as configs
-from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
+from mambapro.cli import (
+    InputError,
+    add_common_arguments,
+    add_set_argument,
+    print_json_line,
+    run,
+    start_logging,
+)
 from mambapro.config import ExperimentConfig
 from mambapro.contract import EXIT_DONE
 from mambapro.model.names import authors_head_names
@@ -52,13 +59,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="YAML of the network and of its data, such as configs/rgbnt201.yaml",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change one setting; may be given again (default: none)",
-    )
+    add_set_argument(parser)
     parser.add_argument(
         "--output",
         type=Path,

@@ -25,6 +25,7 @@ from mambapro import config as configs
 from mambapro.cli import (
     InputError,
     add_common_arguments,
+    add_set_argument,
     print_json_line,
     run,
     start_logging,
@@ -106,13 +107,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="YAML of the run (default: the resumed run's own, else configs/demo_person.yaml)",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change one setting; may be given again (default: none)",
-    )
+    add_set_argument(parser)
     parser.add_argument(
         "--output",
         type=Path,
