@@ -136,4 +136,7 @@ def test_embeddings_of_another_model_are_refused(tmp_path, change, says):
 def test_precisions_mix_when_that_is_asked_for(tmp_path):
     open_gallery(tmp_path / "g", SPEC, KEPT).close()
     mixed = GalleryConfig(keep=True, mix_precisions=True)
-    open_gallery(tmp_path / "g", SPEC.replace(precision="int8"), mixed).close()
+    gallery = open_gallery(tmp_path / "g", SPEC.replace(precision="int8"), mixed)
+    gallery.put("P1", unit(1), {"time_s": 0.0})
+    assert [record.payload["precision"] for record in gallery.templates_of("P1")] == ["int8"]
+    gallery.close()

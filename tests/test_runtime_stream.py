@@ -18,10 +18,11 @@ from calibration.images import from_recorded
 from mambapro.cli import run
 from mambapro.config import load
 from runtime.clips import ClipIntake
-from runtime.config import StreamConfig, one_camera_rig
+from runtime.config import StreamConfig, load_rigs, one_camera_rig
 from runtime.engines import OnnxEngine
 from runtime.preflight import preflight
 from runtime.rig import RigWatcher
+from runtime.sources import is_live
 from runtime.stream import JSON_KEYS, main
 from runtime.video import VideoWriter
 from tests.runtime_scenes import ColourEngine, Walk, write_colour_model, write_scene
@@ -262,6 +263,12 @@ def test_the_model_file_of_these_tests_is_the_engine_of_these_tests(scene):
 )
 def test_shipped_configs_load(path):
     assert load(StreamConfig, path).output.startswith("runs/")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "rigs").glob("*.yaml")), ids=str)
+def test_shipped_rigs_load_and_their_cameras_are_live(path):
+    rigs = load_rigs(path)
+    assert all(is_live(camera.uri) for rig in rigs for camera in rig.cameras.values())
 
 
 def test_one_clip_makes_a_rig():
