@@ -84,7 +84,7 @@ def run_live(
         feed = run.through(live)
         with serve(LiveView(live, events, run.identities, tally)):
             run.pipeline.run(feed)
-    watch = Watch(run.pipeline.footage_s, 0.0, time.monotonic() - started)
+    watch = Watch(run.pipeline.footage_s, 0.0, time.monotonic() - started, live=True)
     return run.reported(watch, feed.statistics(), {})
 
 

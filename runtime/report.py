@@ -23,6 +23,12 @@ class Watch:
     """First look at the clips."""
     stream_s: float
     """Everything after it, files written."""
+    live: bool = False
+    """Cameras set the pace, so there is no speed to tell."""
+
+    def factor(self, taken_s: float) -> float | None:
+        """Return how many times faster than the footage ``taken_s`` is; None when live."""
+        return None if self.live else round(self.footage_s / taken_s, 3)
 
 
 def report(
@@ -43,8 +49,8 @@ def report(
     scores = unscored if scorer is None else scorer.result(sightings)
     return {
         **scores,
-        "real_time_factor": round(watch.footage_s / (watch.preflight_s + watch.stream_s), 3),
-        "real_time_factor_without_preflight": round(watch.footage_s / watch.stream_s, 3),
+        "real_time_factor": watch.factor(watch.preflight_s + watch.stream_s),
+        "real_time_factor_without_preflight": watch.factor(watch.stream_s),
         "footage_s": round(watch.footage_s, 2),
         "preflight_s": round(watch.preflight_s, 2),
         "stream_s": round(watch.stream_s, 2),
