@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mambapro.contract import MODALITIES, Modality
-from runtime.clocks import TrackedClocks
 from runtime.config import SyncConfig
 from runtime.sources import Frame
-from runtime.synchroniser import Synchroniser, Triplet
+from runtime.sync.clocks import TrackedClocks
+from runtime.sync.synchroniser import Synchroniser, Triplet
 
 PICTURE: Final = np.zeros((1, 1, 3), np.uint8)
 REFERENCE: Final[Modality] = "rgb"

@@ -29,10 +29,10 @@ from mambapro.environment import environment
 from mambapro.files import in_checkout, write_json
 from mambapro.preprocess import Picture
 from runtime.config import RigConfig, SyncConfig, load_rigs
-from runtime.content_offsets import LONGER, reduced
-from runtime.offsets import ClockOffset, Grey, OffsetEstimator
-from runtime.preflight import homographies
+from runtime.feeds.preflight import homographies
 from runtime.sources import Frame, open_source
+from runtime.sync.content_offsets import LONGER, reduced
+from runtime.sync.offsets import ClockOffset, Grey, OffsetEstimator
 
 RESULT: Final = in_checkout("benchmarks/results/content_offsets.json")
 PAGE: Final = in_checkout("docs/reliability.md")

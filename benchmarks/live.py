@@ -31,7 +31,7 @@ from mambapro.cli import InputError, add_common_arguments, print_json_line, run,
 from mambapro.contract import EXIT_DONE
 from mambapro.environment import environment
 from mambapro.files import in_checkout, write_json
-from runtime.scoring import TrueFrame, iou, read_truth
+from runtime.figures.scoring import TrueFrame, iou, read_truth
 from tests.live_run import LiveRun, live_rigs, mounts
 from tests.rtsp import RtspServer
 

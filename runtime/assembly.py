@@ -14,27 +14,27 @@ from typing import Any, Final
 from mambapro.config import to_yaml
 from mambapro.contract import Modality, Subject
 from mambapro.files import write_json, write_text
-from runtime.clips import ClipFeed
 from runtime.config import RigConfig, StreamConfig
 from runtime.engines import Engine
-from runtime.feed import Feed
+from runtime.feeds.clips import ClipFeed
+from runtime.feeds.interface import Feed
+from runtime.feeds.live import LiveFeed
+from runtime.feeds.live_rig import now_s
+from runtime.feeds.replay import ReplayFeed
+from runtime.feeds.tape import TapedFeed
+from runtime.figures.report import Watch, report
+from runtime.figures.scoring import Scorer, read_truth
+from runtime.figures.tally import Tally
 from runtime.gallery import Purged, open_gallery
-from runtime.health import LiveView
-from runtime.identification import Identifier
-from runtime.live import LiveFeed
-from runtime.live_rig import now_s
-from runtime.offsets import ClockOffset
+from runtime.identity.identification import Identifier
+from runtime.identity.recognition import Recogniser
+from runtime.identity.recording import CropRecorder
+from runtime.operation.health import LiveView
+from runtime.picture.presentation import Presentation
 from runtime.pipeline import Pipeline
-from runtime.presentation import Presentation
-from runtime.recognition import Recogniser
-from runtime.recording import CropRecorder
-from runtime.replay import ReplayFeed
-from runtime.report import Watch, report
-from runtime.scoring import Scorer, read_truth
 from runtime.sinks import EventLog, open_events, open_events_again
-from runtime.sync_statistics import SyncStatistics
-from runtime.tally import Tally
-from runtime.tape import TapedFeed
+from runtime.sync.offsets import ClockOffset
+from runtime.sync.sync_statistics import SyncStatistics
 
 RIGS_AT_ONCE: Final = 8
 """Rigs whose pictures are worked on side by side."""

@@ -12,16 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mambapro.contract import Modality
 from runtime.config import StreamConfig
-from runtime.events import camera_back_event, camera_lost_event
-from runtime.feed import CameraChange, Due, Feed, Instant, Notice, RigBegins
-from runtime.identification import Sighting
+from runtime.feeds.interface import CameraChange, Due, Feed, Instant, Notice, RigBegins
+from runtime.figures.scoring import Scorer
+from runtime.figures.tally import Tally
+from runtime.identity.events import camera_back_event, camera_lost_event
+from runtime.identity.identification import Sighting
+from runtime.identity.recognition import Recogniser
 from runtime.load import NO_PICTURES, THRIFT
-from runtime.presentation import Presentation
-from runtime.recognition import Recogniser
-from runtime.rig import RigStep, RigWatcher
-from runtime.scoring import Scorer
+from runtime.picture.presentation import Presentation
 from runtime.sinks import EventLog
-from runtime.tally import Tally
+from runtime.watching.rig import RigStep, RigWatcher
 
 
 class Pipeline:

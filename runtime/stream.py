@@ -32,12 +32,12 @@ from mambapro.files import in_checkout
 from runtime.assembly import run_clips, run_live, run_replay
 from runtime.config import RigConfig, StreamConfig, load_rigs, one_camera_rig
 from runtime.engines import Engine, TensorrtEngine, open_engine
-from runtime.health import LiveView
-from runtime.lifecycle import heeding_signals, reload_rigs
-from runtime.logs import LogFormat, shape_logs
-from runtime.replay import settings_of
+from runtime.feeds.replay import settings_of
+from runtime.operation.health import LiveView
+from runtime.operation.lifecycle import heeding_signals, reload_rigs
+from runtime.operation.logs import LogFormat, shape_logs
+from runtime.operation.service import announcing
 from runtime.server import Door, open_door, serving
-from runtime.service import announcing
 from runtime.sources import is_live
 
 DEFAULT_CONFIG = in_checkout("configs/stream.yaml")

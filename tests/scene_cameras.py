@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from runtime import live_rig
 from runtime.assembly import run_live
 from runtime.config import (
     CameraConfig,
@@ -20,6 +19,7 @@ from runtime.config import (
     SyncConfig,
     VideoConfig,
 )
+from runtime.feeds import live_rig
 from runtime.sources import Frame, NothingYet, SourceStatus
 from tests.runtime_scenes import FPS, HOMOGRAPHIES, ColourEngine, Walk, picture
 

@@ -17,8 +17,8 @@ from calibration.images import (
 from mambapro.cli import InputError
 from mambapro.contract import MODALITIES
 from mambapro.datasets import read_dataset
-from runtime.crops import Sample
-from runtime.recording import CropRecorder
+from runtime.identity.recording import CropRecorder
+from runtime.watching.crops import Sample
 from tests.export_samples import write_dataset
 
 

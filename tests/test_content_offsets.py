@@ -5,10 +5,10 @@ from concurrent.futures import Executor, Future
 import numpy as np
 import pytest
 
-from runtime.clocks import TrackedClocks
 from runtime.config import SyncConfig
-from runtime.content_offsets import ContentOffsets, SmoothOffset
 from runtime.sources import Frame
+from runtime.sync.clocks import TrackedClocks
+from runtime.sync.content_offsets import ContentOffsets, SmoothOffset
 from tests.runtime_scenes import HOMOGRAPHIES, Walk, picture
 
 CAMERAS = ("rgb", "nir", "tir")

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from mambapro.cli import run
 from runtime.config import SinksConfig
-from runtime.events import camera_back_event, camera_lost_event
+from runtime.identity.events import camera_back_event, camera_lost_event
 from runtime.sinks import open_events
 from runtime.stream import main
 from tests.runtime_scenes import Walk, write_colour_model, write_scene

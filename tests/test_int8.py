@@ -26,9 +26,9 @@ from mambapro.contract import MODALITIES
 from mambapro.datasets import read_dataset
 from mambapro.metrics import paired_cosines
 from mambapro.spec import read_spec
-from runtime.crops import Sample
 from runtime.engines import OnnxEngine
-from runtime.recording import CropRecorder
+from runtime.identity.recording import CropRecorder
+from runtime.watching.crops import Sample
 from tests.conftest import TINY
 from tests.export_samples import exported, one_thread, triplets  # noqa: F401
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mambapro.cli import InputError
-from runtime import live_rig
 from runtime.config import CameraConfig, LiveConfig, RigConfig, StreamConfig, SyncConfig
-from runtime.feed import CameraChange, RigBegins, RigEnds
-from runtime.live import LiveFeed
+from runtime.feeds import live_rig
+from runtime.feeds.interface import CameraChange, RigBegins, RigEnds
+from runtime.feeds.live import LiveFeed
 from runtime.sources import Frame, NothingYet, SourceStatus, open_source
 
 PERIOD_S = 0.02

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from runtime.logs import shape_logs
+from runtime.operation.logs import shape_logs
 
 
 @pytest.fixture

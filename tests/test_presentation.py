@@ -6,12 +6,12 @@ import os
 import numpy as np
 
 from runtime.config import CameraConfig, RigConfig, VideoConfig
-from runtime.preflight import Preflight
-from runtime.presentation import Presentation
-from runtime.rig import RigStep
+from runtime.feeds.preflight import Preflight
+from runtime.picture.presentation import Presentation
+from runtime.picture.video import VideoWriter
 from runtime.sources import Frame
-from runtime.synchroniser import Triplet
-from runtime.video import VideoWriter
+from runtime.sync.synchroniser import Triplet
+from runtime.watching.rig import RigStep
 
 T0 = 1_795_584_000.0
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from runtime.config import SampleConfig
-from runtime.crops import Sampler, registered_boxes, visible_share, warp_box
-from runtime.tracking import Track
+from runtime.watching.crops import Sampler, registered_boxes, visible_share, warp_box
+from runtime.watching.tracking import Track
 from tests.runtime_scenes import HOMOGRAPHIES, Walk, picture
 
 SIZE = (360, 640)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from runtime.config import DetectConfig
-from runtime.detection import Detector, join_parts
-from runtime.scoring import iou
+from runtime.figures.scoring import iou
+from runtime.watching.detection import Detector, join_parts
 from tests.runtime_scenes import HOMOGRAPHIES, SIZES, Walk, picture
 
 HEIGHT, WIDTH = SIZES["rgb"]

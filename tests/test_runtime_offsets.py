@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from runtime.offsets import STEP_S, OffsetEstimator, find_lag
-from runtime.preflight import GREY_WIDTH
+from runtime.feeds.preflight import GREY_WIDTH
+from runtime.sync.offsets import STEP_S, OffsetEstimator, find_lag
 from tests.runtime_scenes import HOMOGRAPHIES, SIZES, Walk, picture
 
 WALKS = [Walk("a", 0.5), Walk("b", 3.5, leftwards=True), Walk("c", 5.0, row=90, speed=45)]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from runtime.config import CameraConfig, GalleryConfig, MatchConfig, RigConfig
-from runtime.crops import Sample
 from runtime.gallery import open_gallery
-from runtime.identification import Identifier, fuse
-from runtime.recognition import Recogniser
+from runtime.identity.identification import Identifier, fuse
+from runtime.identity.recognition import Recogniser
 from runtime.sinks import CLIPS, EventLog, JsonLinesSink
-from runtime.tracking import Track
+from runtime.watching.crops import Sample
+from runtime.watching.tracking import Track
 from tests.runtime_scenes import COLOURS, ColourEngine
 
 

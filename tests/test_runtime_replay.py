@@ -8,11 +8,11 @@ import pytest
 
 from mambapro.cli import InputError, run
 from runtime.config import LiveConfig, StreamConfig
-from runtime.feed import CameraChange, Due, Instant, RigBegins, RigEnds
-from runtime.replay import ReplayFeed
+from runtime.feeds.interface import CameraChange, Due, Instant, RigBegins, RigEnds
+from runtime.feeds.replay import ReplayFeed
+from runtime.feeds.tape import INSTANTS, TapedFeed
 from runtime.sinks import CLIPS
 from runtime.stream import main
-from runtime.tape import INSTANTS, TapedFeed
 from tests.runtime_scenes import Walk, write_colour_model, write_scene
 
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from mambapro.cli import InputError
-from runtime.identification import Sighting
-from runtime.rig import RigStep, TrackView
-from runtime.scoring import (
+from runtime.figures.scoring import (
     Labelled,
     Scorer,
     TrueFrame,
@@ -18,9 +16,11 @@ from runtime.scoring import (
     read_truth,
     score_identities,
 )
+from runtime.identity.identification import Sighting
 from runtime.sources import Frame
-from runtime.synchroniser import Triplet
-from runtime.tracking import Track
+from runtime.sync.synchroniser import Triplet
+from runtime.watching.rig import RigStep, TrackView
+from runtime.watching.tracking import Track
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 

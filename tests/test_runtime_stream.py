@@ -17,14 +17,14 @@ from PIL import Image
 from calibration.images import from_recorded
 from mambapro.cli import run
 from mambapro.config import load
-from runtime.clips import ClipIntake
 from runtime.config import StreamConfig, load_rigs, one_camera_rig
 from runtime.engines import OnnxEngine
-from runtime.preflight import preflight
-from runtime.rig import RigWatcher
+from runtime.feeds.clips import ClipIntake
+from runtime.feeds.preflight import preflight
+from runtime.picture.video import VideoWriter
 from runtime.sources import is_live
 from runtime.stream import JSON_KEYS, main
-from runtime.video import VideoWriter
+from runtime.watching.rig import RigWatcher
 from tests.runtime_scenes import ColourEngine, Walk, write_colour_model, write_scene
 
 ROOT = Path(__file__).parents[1]
@@ -229,7 +229,7 @@ def test_a_failed_run_leaves_the_old_video(scene, tmp_path, monkeypatch):
 
 
 def test_a_camera_that_hangs_does_not_stop_the_others(scene, tmp_path, monkeypatch, caplog):
-    from runtime import clips
+    from runtime.feeds import clips
     from runtime.sources import FileSource, NothingYet
 
     class Hanging(FileSource):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from runtime.clocks import FixedClocks
 from runtime.sources import Frame
-from runtime.synchroniser import Synchroniser
+from runtime.sync.clocks import FixedClocks
+from runtime.sync.synchroniser import Synchroniser
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 PERIOD_S = 0.04

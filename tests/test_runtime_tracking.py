@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from runtime.config import DetectConfig, TrackConfig
-from runtime.detection import Detections
-from runtime.tracking import Tracker
+from runtime.watching.detection import Detections
+from runtime.watching.tracking import Tracker
 
 PERIOD_S = 0.04
 

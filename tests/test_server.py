@@ -20,8 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from mambapro.cli import InputError, MissingError
 from mambapro.contract import EXIT_BAD_INPUT
 from runtime.config import ServerConfig
-from runtime.lifecycle import reload_rigs
-from runtime.metrics import DECLARED
+from runtime.operation.lifecycle import reload_rigs
+from runtime.operation.metrics import DECLARED
 from runtime.server import open_door, serving
 from runtime.server.door import VARIABLE
 from tests.scene_cameras import InProcess, scene_rig, until

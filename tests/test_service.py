@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from runtime.service import Notifier, announcing, watchdog_s
+from runtime.operation.service import Notifier, announcing, watchdog_s
 from tests.scene_cameras import InProcess, until
 
 

@@ -5,10 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from runtime.clocks import ClockTracker, FixedClocks, TrackedClocks
-from runtime.envelope import WINDOW_S
 from runtime.sources import Frame
-from runtime.synchroniser import Synchroniser
+from runtime.sync.clocks import ClockTracker, FixedClocks, TrackedClocks
+from runtime.sync.envelope import WINDOW_S
+from runtime.sync.synchroniser import Synchroniser
 
 PICTURE = np.zeros((1, 1, 3), np.uint8)
 CAMERAS = ("rgb", "nir", "tir")

@@ -36,7 +36,7 @@ def open_gallery(
 def stored_spec(folder: Path, config: GalleryConfig, subject: Subject) -> ModelSpec:
     """Return for which embeddings a gallery was made; InputError when there is no gallery."""
     if config.url is not None:
-        from runtime.gallery.server import connect
+        from runtime.gallery.qdrant_server import connect
 
         with contextlib.closing(connect(config, subject)) as server:
             return spec_of(server.place, server.facts() if server.exists() else {})
@@ -47,7 +47,9 @@ def stored_spec(folder: Path, config: GalleryConfig, subject: Subject) -> ModelS
 
 def _open_backend(folder: Path, spec: ModelSpec, config: GalleryConfig) -> Backend:
     if config.url is not None:
-        from runtime.gallery.server import connect  # a box that has no server needs no client
+        from runtime.gallery.qdrant_server import (
+            connect,  # a box that has no server needs no client
+        )
 
         server = connect(config, spec.subject)
         with contextlib.ExitStack() as owner:

@@ -11,8 +11,8 @@ from prometheus_client.exposition import choose_encoder
 
 from mambapro import __version__
 from mambapro.cli import InputError
-from runtime.health import Health, LiveView, RigState, alive, ready, rig_states
-from runtime.metrics import registry_of
+from runtime.operation.health import Health, LiveView, RigState, alive, ready, rig_states
+from runtime.operation.metrics import registry_of
 from runtime.sources import redact
 
 UNWELL: dict[int | str, dict[str, Any]] = {

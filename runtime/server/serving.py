@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from runtime.config import ServerConfig
-from runtime.health import LiveView
+from runtime.operation.health import LiveView
 from runtime.server.door import Door
 
 STOP_S: Final = 0.5

@@ -1,0 +1,1 @@
+"""The figures of a run: counts, speed, and how right it was."""

@@ -1,0 +1,1 @@
+"""From crops to identities: embed, decide, keep, tell."""

@@ -1,0 +1,183 @@
+"""Who is it? Fuses the embeddings of a track and decides: somebody known, or somebody new."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from mambapro.contract import MODALITIES, Modality, Subject
+from mambapro.spec import ModelSpec
+from runtime.config import MatchConfig
+from runtime.gallery import Candidate, Embedding, Gallery
+from runtime.watching.crops import Sample
+from runtime.watching.tracking import Track
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an identity was given for."""
+
+    identity: str
+    """Who."""
+    known: bool
+    """Whether the gallery knew them."""
+    score: float | None
+    """Cosine similarity to the most similar identity; None when there was none to compare."""
+    threshold: float
+    """Smallest score of a known identity."""
+    match: Candidate | None
+    """The identity that was recognised; None for a new one."""
+
+
+@dataclass(frozen=True)
+class Likely:
+    """Who a single crop looks like."""
+
+    identity: str | None
+    """Somebody known, or nobody."""
+    score: float | None
+    """Cosine similarity to the most similar identity; None when there was none to compare."""
+    threshold: float
+    """Smallest score of a known identity."""
+
+
+STRAYS: Final = 2
+"""Crops in a row that agree with each other, not with the rest: a track changed its subject."""
+
+
+@dataclass
+class Sighting:
+    """One subject while it is in view of one rig: a track, or the part of one that shows it."""
+
+    rig: str
+    """Name of the rig."""
+    track: Track
+    """The track; it goes on while the subject is in view."""
+    subject: Subject
+    """Whose model made the embeddings."""
+    start_s: float
+    """When it came into view, s."""
+    samples: list[Sample] = field(default_factory=list)
+    """Crops that were embedded."""
+    embeddings: list[Embedding] = field(default_factory=list)
+    """One a sample."""
+    strays: list[tuple[Sample, Embedding]] = field(default_factory=list)
+    """Last crops that show somebody else: another subject crossing, or the track has changed."""
+    left_s: float | None = None
+    """When the track went over to another subject, s; None while it did not."""
+    decision: Decision | None = None
+    """None until decided."""
+    point: str | None = None
+    """The template that the gallery keeps of it."""
+
+    @property
+    def end_s(self) -> float:
+        """When it was last in view, s."""
+        return self.track.end_s if self.left_s is None else self.left_s
+
+    def fused(self) -> Embedding:
+        """Return the mean embedding, of unit length."""
+        return fuse(self.embeddings)
+
+    def take(self, sample: Sample, embedding: Embedding, least: float) -> Sighting | None:
+        """Add a crop; return the sighting that begins when the track has changed its subject.
+
+        A crop whose similarity to the others is below ``least`` is set aside. When STRAYS of them
+        agree, the track shows somebody else now, or did so at first, if there was no more of that.
+        """
+        if not self.embeddings or float(self.fused() @ embedding) >= least:
+            self.samples.append(sample)
+            self.embeddings.append(embedding)
+            self.strays = []
+            return None
+        if self.strays and float(fuse([e for _, e in self.strays]) @ embedding) < least:
+            self.strays = []
+        self.strays.append((sample, embedding))
+        if len(self.strays) < STRAYS:
+            return None
+        samples, embeddings = map(list, zip(*self.strays, strict=True))
+        self.strays = []
+        if self.decision is None and len(self.embeddings) < STRAYS:
+            self.samples, self.embeddings = samples, embeddings
+            return None
+        self.left_s = self.samples[-1].time_s
+        begin_s = samples[0].time_s
+        return Sighting(self.rig, self.track, self.subject, begin_s, samples, embeddings)
+
+    def modalities(self) -> list[Modality]:
+        """Return the modalities that any sample shows."""
+        return [m for m in MODALITIES if any(m in sample.crops for sample in self.samples)]
+
+
+class Identifier:
+    """Decides over tracks of one subject against its gallery."""
+
+    def __init__(self, config: MatchConfig, gallery: Gallery, spec: ModelSpec) -> None:
+        """Decide by the configured threshold, or by the model's."""
+        self._config, self._gallery = config, gallery
+        self.threshold = _threshold(config, spec)
+
+    @property
+    def identities(self) -> int:
+        """How many the gallery knows."""
+        return len(self._gallery)
+
+    def decide(self, sighting: Sighting, excluded: Collection[str]) -> Decision:
+        """Name the subject; ``excluded`` identities are in view elsewhere and cannot be it."""
+        candidates = self._gallery.candidates(sighting.fused(), self._config.top, excluded)
+        best = candidates[0] if candidates else None
+        score = None if best is None else best.score
+        if best is not None and best.score >= self.threshold:
+            return Decision(best.identity, True, score, self.threshold, best)
+        return Decision(self._gallery.new_identity(), False, score, self.threshold, None)
+
+    def likely(self, embedding: Embedding) -> Likely:
+        """Say whom one crop looks like; nothing is kept of it."""
+        best = next(iter(self._gallery.candidates(embedding, self._config.top)), None)
+        if best is None:
+            return Likely(None, None, self.threshold)
+        known = best.score >= self.threshold
+        return Likely(best.identity if known else None, best.score, self.threshold)
+
+    def expire(self, time_s: float) -> None:
+        """Delete from the gallery who has not been seen for as long as the settings say."""
+        self._gallery.expire(time_s)
+
+    def keep(self, sighting: Sighting) -> None:
+        """Keep the track's fused embedding as a template of its identity, in place of an older."""
+        assert sighting.decision is not None
+        payload: dict[str, Any] = {
+            "rig": sighting.rig,
+            "track": sighting.track.number,
+            "time_s": sighting.samples[-1].time_s,
+            "mask": [int(m in sighting.modalities()) for m in MODALITIES],
+        }
+        sighting.point = self._gallery.put(
+            sighting.decision.identity, sighting.fused(), payload, sighting.point
+        )
+
+
+def fuse(embeddings: Sequence[Embedding]) -> Embedding:
+    """Return the mean of unit embeddings (E,), of unit length again."""
+    mean = np.mean(embeddings, axis=0, dtype=np.float64)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
+
+
+def _threshold(config: MatchConfig, spec: ModelSpec) -> float:
+    configured = config.threshold(spec.subject)
+    if configured is not None:
+        return configured
+    if spec.match_threshold is not None:
+        return spec.match_threshold.cosine
+    log.warning(
+        "the %s model carries no calibrated threshold; match.default_threshold %.2f decides",
+        spec.subject,
+        config.default_threshold,
+    )
+    return config.default_threshold

@@ -1,0 +1,1 @@
+"""What a person looks at: mosaic, sheet of matches, video."""

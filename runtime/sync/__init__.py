@@ -1,0 +1,1 @@
+"""Bring the cameras of a rig to one clock, and their frames together."""

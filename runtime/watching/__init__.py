@@ -1,0 +1,1 @@
+"""One rig from a triplet to its tracks and the crops worth keeping."""
