@@ -108,6 +108,7 @@ class Pipeline:
             self._recogniser.glimpse(track, sample)
         for track, sample in step.samples:
             self._recogniser.add(track, sample)
+        self._tally.refused(step.rig, step.flaws)
         for track in step.ended:
             self._follow_up(self._recogniser.end(step.rig, track))
         self._presentation.show(step)

@@ -134,7 +134,7 @@ def test_a_short_track_gives_its_best_crop_at_its_end():
 
 def test_a_first_good_crop_is_taken_once_when_the_track_has_moved_a_little():
     sampler = Sampler(SampleConfig(glimpse_travel=0.2), "gate", SIZE)
-    pictures = {"rgb": np.zeros((*SIZE, 3), np.uint8)}
+    pictures = {"rgb": np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)}
     walker = track((100.0, 50.0, 130.0, 150.0), time_s=0.5)
 
     def look(box):

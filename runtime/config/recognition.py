@@ -87,6 +87,9 @@ class SampleConfig:
     """Largest width over height of a person's box: wider ones hold two."""
     min_sharpness: float = 0.0
     """Smallest variance of the Laplacian of the reference crop; 0 takes all."""
+    min_contrast: float = 4.0
+    """Smallest range of a crop's grey levels (the middle nine tenths of them): a flatter one, of a
+    covered lens or a dead sensor, counts as missing; 0 takes all."""
     min_visible: float = 0.85
     """A crop is dropped when a smaller share of it lies in its camera's picture."""
 
@@ -105,8 +108,8 @@ class MatchConfig:
     """Smallest cosine similarity of one vehicle; none takes the model's calibrated one."""
     default_threshold: float = 0.7
     """Used, with a warning, when neither the config nor the model names one."""
-    top: int = 1
-    """The score of an identity is the mean of its best templates, this many."""
+    top: int = 3
+    """The score of an identity is the mean of its best templates, this many or all it has."""
     disjoint_sites: bool = True
     """Rigs see different places: who is in view at one cannot be in view at another."""
 

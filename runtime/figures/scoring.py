@@ -14,7 +14,7 @@ import numpy as np
 from mambapro.cli import InputError
 from mambapro.contract import MODALITIES, Modality
 from runtime.identity.identification import Sighting
-from runtime.watching.crops import area
+from runtime.watching.quality import area
 from runtime.watching.rig import RigStep
 from runtime.watching.tracking import Box
 

@@ -7,11 +7,12 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Literal, get_args
 
 from mambapro.contract import Subject
 from runtime.identity.identification import Sighting
+from runtime.watching.quality import Flaw
 
 Stage = Literal["step", "embed", "decide"]
 """Detect, track and sample in one triplet; one call of the engine; one search of the gallery."""
@@ -56,6 +57,8 @@ class Tally:
         """From the arrival of the last crop that a decision used to its event."""
         self.decisions: Final[Counter[tuple[Subject, bool]]] = Counter()
         """Decisions by subject and whether the gallery knew them."""
+        self.flaws: Final[Counter[tuple[str, Flaw]]] = Counter()
+        """Crops that were not worth embedding, by rig and what was wrong with them."""
         self.instants = 0
         """Instants that were worked through."""
         self.advanced_s = time.monotonic()
@@ -72,6 +75,11 @@ class Tally:
         """Note that one more instant is done."""
         self.instants += 1
         self.advanced_s = time.monotonic()
+
+    def refused(self, rig: str, flaws: Mapping[Flaw, int]) -> None:
+        """Count crops of ``rig`` that were not worth embedding."""
+        for flaw, count in flaws.items():
+            self.flaws[rig, flaw] += count
 
     def decided(self, sightings: Sequence[Sighting]) -> None:
         """Count decisions whose events have just been written."""

@@ -103,6 +103,10 @@ DECISIONS: Final = Declared(
     "mambapro_decisions_total", "counter", ("subject", "outcome"),
     "Sightings decided, known or new; known over all is the match rate",
 )  # fmt: skip
+REFUSED_CROPS: Final = Declared(
+    "mambapro_crops_refused_total", "counter", ("rig", "flaw"),
+    "Instants in which a track gave no crop to embed, by what was wrong with it",
+)  # fmt: skip
 IDENTITIES: Final = Declared(
     "mambapro_gallery_identities", "gauge", ("subject",), "Identities in the gallery"
 )
@@ -178,7 +182,10 @@ class LiveCollector(Collector):
             identities.add_metric([subject], known)
             decisions.add_metric([subject, "known"], tally.decisions[subject, True])
             decisions.add_metric([subject, "new"], tally.decisions[subject, False])
-        yield from (stages, latency, decisions, identities)
+        refused = REFUSED_CROPS.counter()
+        for (rig, flaw), count in sorted(tally.flaws.copy().items()):
+            refused.add_metric([rig, flaw], count)
+        yield from (stages, latency, decisions, identities, refused)
         yield _one(LOAD.gauge(), feed.load)
         yield _one(IDLE.gauge(), time.monotonic() - tally.advanced_s)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,16 +10,15 @@ from typing import Final
 import cv2
 import numpy as np
 
-from mambapro.contract import MODALITIES, Modality
+from mambapro.contract import Modality
 from mambapro.preprocess import Picture, crop
 from runtime.config import SampleConfig
 from runtime.sync.offsets import Matrix
+from runtime.watching.quality import Flaw, QualityGate, area
 from runtime.watching.tracking import Box, Track
 
 GLIMPSE_S: Final = 0.6
 """After this long a glimpse makes do with a crop that is not quite clear, s."""
-STEADY_AREA: tuple[float, float] = (0.6, 1.6)
-"""A box whose area differs more from the track's recent median has merged or lost a part."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,6 @@ def visible_share(box: Box, size: tuple[int, int]) -> float:
     return max(0.0, width) * max(0.0, height) / area(box)
 
 
-def area(box: Box) -> float:
-    """Return the area of ``box``, at least a pixel."""
-    return max(1.0, (box[2] - box[0]) * (box[3] - box[1]))
-
-
 def registered_boxes(
     box: Box,
     homographies: Mapping[Modality, Matrix],
@@ -79,7 +73,9 @@ class Sampler:
 
     def __init__(self, config: SampleConfig, rig: str, size: tuple[int, int]) -> None:
         """Sample tracks on reference pictures of ``size`` = (H, W)."""
-        self._config, self._rig, self._size = config, rig, size
+        self._config, self._rig = config, rig
+        self._gate = QualityGate(config, size)
+        self._flaws: Counter[Flaw] = Counter()
         self._best: dict[int, Sample] = {}
         self._opened_s: dict[int, float] = {}
         self._taken: dict[int, int] = {}
@@ -100,8 +96,10 @@ class Sampler:
         taken = self._taken.get(track.number, 0)
         if taken >= self._config.per_track:
             return None
-        if boxes and self._good(track, others):
-            self._keep_better(track, {m: crop(pictures[m], boxes[m]) for m in boxes})
+        if boxes:
+            flaw = self._gate.flaw(track, others) or self._keep_better(track, pictures, boxes)
+            if flaw is not None:
+                self._flaws[flaw] += 1
         opened_s = self._opened_s.setdefault(track.number, track.end_s)
         if track.end_s - opened_s < thrift * self._config.window_s * (1 + taken / 2):
             return None
@@ -119,11 +117,18 @@ class Sampler:
         if early is None or track.glimpsed or track.travel < early:
             return None
         waited = track.end_s - track.start_s >= GLIMPSE_S and not track.guessed
-        if not boxes or not (waited or self._good(track, others)):
+        if not boxes or not (waited or self._gate.flaw(track, others) is None):
+            return None
+        crops = _cut(self._gate.shown({m: crop(pictures[m], boxes[m]) for m in boxes}))
+        if not crops:
             return None
         track.glimpsed = True
-        crops = {m: crop(pictures[m], boxes[m]).copy() for m in boxes}
         return Sample(self._rig, track.number, track.end_s, crops, 0.0)
+
+    def flaws(self) -> Counter[Flaw]:
+        """Return how often a track gave no crop since the last call, by what was wrong."""
+        flaws, self._flaws = self._flaws, Counter()
+        return flaws
 
     def finish(self, track: Track) -> Sample | None:
         """Return the best crop of a track's last, unfinished stretch, and forget the track."""
@@ -138,44 +143,25 @@ class Sampler:
         self._taken[track.number] = self._taken.get(track.number, 0) + (sample is not None)
         return sample
 
-    def _keep_better(self, track: Track, crops: dict[Modality, Picture]) -> None:
-        sharp = _sharpness(next(iter(crops.values())))
-        quality = len(crops) / len(MODALITIES) * area(track.box) * math.sqrt(sharp + 1.0)
+    def _keep_better(
+        self,
+        track: Track,
+        pictures: Mapping[Modality, Picture],
+        boxes: Mapping[Modality, Box],
+    ) -> Flaw | None:
+        crops = self._gate.shown({m: crop(pictures[m], boxes[m]) for m in boxes})
+        if not crops:
+            return "flat"
+        worth = self._gate.worth(crops, track.box)
+        if worth is None:
+            return "blurred"
         best = self._best.get(track.number)
-        if sharp >= self._config.min_sharpness and (best is None or quality > best.quality):
-            own = {m: c.copy() for m, c in crops.items()}  # or it would keep whole pictures alive
-            self._best[track.number] = Sample(self._rig, track.number, track.end_s, own, quality)
-
-    def _good(self, track: Track, others: Sequence[Track]) -> bool:
-        x0, y0, x1, y1 = track.box
-        border = self._config.border_px
-        inside = (
-            x0 >= border
-            and y0 >= border
-            and x1 <= self._size[1] - border
-            and y1 <= self._size[0] - border
-        )
-        low, high = STEADY_AREA
-        steady = low <= track.areas[-1] / float(np.median(track.areas[-25:])) <= high
-        tall = y1 - y0 >= self._config.min_height_px
-        slim = track.subject == "vehicle" or x1 - x0 <= self._config.max_person_aspect * (y1 - y0)
-        clear = not track.guessed and inside and steady and tall and slim
-        return clear and self._alone(track, others)
-
-    def _alone(self, track: Track, others: Sequence[Track]) -> bool:
-        covered = max(
-            (_intersection(track.box, other.box) for other in others if other is not track),
-            default=0.0,
-        )
-        return covered <= self._config.max_overlap * area(track.box)
+        if best is None or worth > best.quality:
+            sample = Sample(self._rig, track.number, track.end_s, _cut(crops), worth)
+            self._best[track.number] = sample
+        return None
 
 
-def _intersection(a: Box, b: Box) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(0.0, width) * max(0.0, height)
-
-
-def _sharpness(picture: Picture) -> float:
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    return float(cv2.Laplacian(grey, cv2.CV_32F).var())
+def _cut(crops: Mapping[Modality, Picture]) -> dict[Modality, Picture]:
+    """Return copies: views would keep whole pictures alive."""
+    return {m: c.copy() for m, c in crops.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from runtime.feeds.preflight import Preflight, homographies
 from runtime.sync.synchroniser import Triplet
 from runtime.watching.crops import Sample, Sampler, registered_boxes
 from runtime.watching.detection import Boxes, Detector
+from runtime.watching.quality import Flaw
 from runtime.watching.tracking import Box, Track, Tracker
 
 
@@ -43,6 +45,8 @@ class RigStep:
     """Tracks that are over."""
     glimpses: list[tuple[Track, Sample]] = field(default_factory=list)
     """First crops, of tracks that may turn out to be nothing."""
+    flaws: Counter[Flaw] = field(default_factory=Counter)
+    """Tracks that gave no crop in this instant, by what was wrong with it."""
 
 
 class RigWatcher:
@@ -75,7 +79,8 @@ class RigWatcher:
         samples = [(v.track, s) for v, s in zip(views, offered, strict=True) if s is not None]
         samples += self._last_samples(ended)
         name = self.rig.name
-        return RigStep(name, triplet, detections.boxes, views, samples, ended, glimpses)
+        flaws = self._sampler.flaws()
+        return RigStep(name, triplet, detections.boxes, views, samples, ended, glimpses, flaws)
 
     def finish(self) -> tuple[list[Track], list[tuple[Track, Sample]]]:
         """Return the tracks that were still going on at the end, and their last samples."""
