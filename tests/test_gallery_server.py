@@ -13,7 +13,7 @@ from mambapro.cli import InputError
 from mambapro.spec import ModelSpec
 from runtime.config import GalleryConfig
 from runtime.gallery import export_gallery, import_gallery, open_gallery
-from runtime.gallery import server as server_module
+from runtime.gallery import qdrant_server as server_module
 from tests.qdrant_http import FakeQdrant
 
 SPEC = ModelSpec("person", (64, 32), 24, 4, "space-one", "0" * 64)

@@ -6,6 +6,7 @@ that the parts keep anyway. docs/metrics.md has the same table; a test compares 
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ from runtime.figures.tally import Durations
 from runtime.operation.health import LiveView
 from runtime.sources import State
 from runtime.sync.sync_statistics import BIN_S, SkewHistogram
+from runtime.watching.quality import Flaw
 
 SKEW_BOUNDS_S: Final = (
     0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15,
@@ -183,8 +185,8 @@ class LiveCollector(Collector):
             decisions.add_metric([subject, "known"], tally.decisions[subject, True])
             decisions.add_metric([subject, "new"], tally.decisions[subject, False])
         refused = REFUSED_CROPS.counter()
-        for (rig, flaw), count in sorted(tally.flaws.copy().items()):
-            refused.add_metric([rig, flaw], count)
+        for rig, flaw in itertools.product([r.rig.name for r in feed.rigs()], get_args(Flaw)):
+            refused.add_metric([rig, flaw], tally.flaws[rig, flaw])
         yield from (stages, latency, decisions, identities, refused)
         yield _one(LOAD.gauge(), feed.load)
         yield _one(IDLE.gauge(), time.monotonic() - tally.advanced_s)
