@@ -36,6 +36,7 @@ from runtime.feeds.replay import settings_of
 from runtime.operation.health import LiveView
 from runtime.operation.lifecycle import heeding_signals, reload_rigs
 from runtime.operation.logs import LogFormat, shape_logs
+from runtime.operation.memory import give_back_large_blocks
 from runtime.operation.service import announcing
 from runtime.server import Door, open_door, serving
 from runtime.sources import is_live
@@ -78,6 +79,7 @@ def _run(
     _check_cameras(rigs, engines)
     if not _live(rigs):
         return run_clips(config, rigs, engines, truth)
+    give_back_large_blocks()
 
     def read_rigs() -> Sequence[RigConfig]:
         changed, _ = _rigs(args, config)

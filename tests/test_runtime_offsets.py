@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from runtime.feeds.preflight import GREY_WIDTH
-from runtime.sync.offsets import STEP_S, OffsetEstimator, find_lag
+from runtime.sync.lags import STEP_S, Match
+from runtime.sync.offsets import OffsetEstimator
 from tests.runtime_scenes import HOMOGRAPHIES, SIZES, Walk, picture
 
 WALKS = [Walk("a", 0.5), Walk("b", 3.5, leftwards=True), Walk("c", 5.0, row=90, speed=45)]
@@ -16,6 +17,13 @@ def changes(steps, seed=0, lag_s=0.0):
     phase, rate = rng.uniform(0, 6, (2, 40, 12))
     times = (steps - lag_s)[:, None, None]
     return np.sin(2 * np.pi * (0.3 + rate / 4) * times + phase).sum(axis=2).astype(np.float32)
+
+
+def find_lag(start_a, a, start_b, b, max_lag_s):
+    match = Match(start_b - start_a, max_lag_s)
+    match.add(a[:, :25], b[:, :25])
+    match.add(a[:, 25:], b[:, 25:])
+    return match.lag()
 
 
 @pytest.mark.parametrize("lag_s", [-0.3, -0.113, 0.0, 0.0071, 0.15])

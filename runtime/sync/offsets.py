@@ -18,35 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mambapro.contract import Modality
+from runtime.sync.lags import MIN_FRAMES, STEP_S, Changes, Lag, Match
 
 GRID_WIDTH: Final = 96
-STEP_S: Final = 0.02
-"""Step of the resampled maps; lags between two steps are interpolated."""
 CHUNK_S: Final = 8.0
 """Stretch over which the background is taken to be constant."""
-BLOCKS: Final = 6
-"""Stretches of time that are left out in turn to see how far the estimate can be trusted."""
-TILE: Final = 64
-"""Steps whose products with all lags are computed as one matrix product."""
-MIN_CORRELATION: Final = 0.08
-MIN_FRAMES: Final = 50
+STRIP: Final = 512
+"""Pixels that are compared at once: all of them for half a minute would take 100 MB a rig."""
 PRIOR_ERROR_S: Final = 0.1
 
 Grey = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]
-Changes = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Lag:
-    """How much later the second camera's clock shows the same event."""
-
-    seconds: float
-    """offset(second) - offset(first), s."""
-    error_s: float
-    """Standard error by leaving out stretches of time, s."""
-    correlation: float
-    """Agreement of the changes at that lag, up to 1."""
+Pair = tuple[Modality, Modality]
 
 
 @dataclass(frozen=True)
@@ -104,88 +87,69 @@ class OffsetEstimator:
 
     def estimate(self, prior_s: Mapping[Modality, float]) -> dict[Modality, ClockOffset]:
         """Return each camera's offset; ``prior_s`` is taken where content tells nothing."""
-        changes = {m: _changes(maps) for m, maps in self._maps.items() if len(maps) >= MIN_FRAMES}
-        lags = {
-            (a, b): lag
-            for a, b in combinations(changes, 2)
-            if (lag := find_lag(*changes[a], *changes[b], self._max_offset_s)) is not None
-            and lag.error_s <= self._max_error_s
-        }
+        motion = {m: _motion(maps) for m, maps in self._maps.items() if len(maps) >= MIN_FRAMES}
+        lags = _lags(motion, self._max_offset_s)
+        lags = {pair: lag for pair, lag in lags.items() if lag.error_s <= self._max_error_s}
         return _solve(self._reference, prior_s, lags)
 
 
-def find_lag(
-    start_a: float, a: Changes, start_b: float, b: Changes, max_lag_s: float
-) -> Lag | None:
-    """Return the lag of ``b`` (T', P) behind ``a`` (T, P), sampled every STEP_S from their starts.
+@dataclass(frozen=True)
+class Motion:
+    """Where one camera saw something that is not always there."""
 
-    None when nothing agrees within ``max_lag_s``.
-    """
-    shift = round((start_b - start_a) / STEP_S)
-    first, last = max(0, shift), min(len(a), shift + len(b))
-    if last - first < MIN_FRAMES:
-        return None
-    a, b = a[first:last], b[first - shift : last - shift]
-    blocks = _correlations(a, b, round(max_lag_s / STEP_S) + 2)
-    total = blocks.sum(axis=0)
-    energy = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    peak = int(total.argmax())
-    if energy == 0 or not 0 < peak < len(total) - 1 or total[peak] < MIN_CORRELATION * energy:
-        return None
-    left_out = [_peak_s(total - block) for block in blocks]
-    error_s = np.sqrt((len(blocks) - 1) * np.var(left_out))
-    residue_s = start_b - start_a - shift * STEP_S
-    return Lag(_peak_s(total) + residue_s, float(error_s), float(total[peak] / energy))
+    times: Matrix
+    """(n,) when, s."""
+    surely: npt.NDArray[np.uint8]
+    """(n, P) how surely each pixel differs from usual, 0 to 255."""
+    chunks: list[npt.NDArray[np.int64]]
+    """Stretches of pictures that were held against one background each."""
 
-
-def _correlations(a: Changes, b: Changes, reach: int) -> Matrix:
-    """Return (BLOCKS, 2*reach+1): agreement of a(t) and b(t + lag) summed over stretches of t."""
-    both = a.any(axis=0) & b.any(axis=0)  # most of a scene never moves
-    a, padded = a[:, both], np.pad(b[:, both], ((reach, reach), (0, 0)))
-    lags = np.arange(2 * reach + 1)
-    per_lag = np.empty((len(a), len(lags)))
-    for first in range(0, len(a), TILE):
-        rows = np.arange(len(a[first : first + TILE]))[:, None]
-        products = a[first : first + TILE] @ padded[first : first + TILE + 2 * reach].T
-        per_lag[first : first + TILE] = products[rows, rows + lags]
-    parts = np.array_split(per_lag, BLOCKS)
-    return np.stack([part.sum(axis=0) for part in parts])
+    def changes(self, pixels: slice) -> Changes:
+        """Return (T, p): change of some pixels per step of STEP_S, from the first picture on."""
+        steps = np.arange(self.times[0], self.times[-1], STEP_S)
+        surely = self.surely[:, pixels].astype(np.float32)
+        changes = np.zeros((len(steps), surely.shape[1]), np.float32)
+        for part in self.chunks:
+            times = self.times[part]
+            inside = np.flatnonzero((steps >= times[0]) & (steps <= times[-1]))
+            changes[inside] = np.gradient(_resampled(times, surely[part], steps[inside]), axis=0)
+        return changes
 
 
-def _peak_s(correlation: Matrix) -> float:
-    """Return the lag of the maximum in seconds, by a parabola through its neighbourhood."""
-    peak = int(correlation.argmax())
-    reach = min(2, peak, len(correlation) - 1 - peak)
-    if reach < 1:
-        return (peak - len(correlation) // 2) * STEP_S
-    x = np.arange(-reach, reach + 1)
-    a, b, _ = np.polyfit(x, correlation[peak - reach : peak + reach + 1], 2)
-    vertex = float(np.clip(-b / (2 * a), -reach, reach)) if a < 0 else 0.0
-    return (peak + vertex - len(correlation) // 2) * STEP_S
+def _lags(motion: Mapping[Modality, Motion], max_lag_s: float) -> dict[Pair, Lag]:
+    """Return the lags between all cameras that agree at one; a strip of pixels at a time."""
+    matches = {
+        (a, b): Match(float(motion[b].times[0] - motion[a].times[0]), max_lag_s)
+        for a, b in combinations(motion, 2)
+    }
+    pixels = min((m.surely.shape[1] for m in motion.values()), default=0)
+    for first in range(0, pixels, STRIP):
+        changes = {m: seen.changes(slice(first, first + STRIP)) for m, seen in motion.items()}
+        for (a, b), match in matches.items():
+            match.add(changes[a], changes[b])
+    found = {pair: match.lag() for pair, match in matches.items()}
+    return {pair: lag for pair, lag in found.items() if lag is not None}
 
 
-def _changes(maps: Sequence[tuple[float, Grey]]) -> tuple[float, Changes]:
-    """Return the start time and (T, P): change per step of each pixel's foreground, 0 to 1."""
+def _motion(maps: Sequence[tuple[float, Grey]]) -> Motion:
+    """Return what moved in ``maps``, pictures (h, w) and their times."""
     times = np.array([time_s for time_s, _ in maps])
     chunks = max(1, round((times[-1] - times[0]) / CHUNK_S))
-    steps = np.arange(times[0], times[-1], STEP_S)
-    changes = np.zeros((len(steps), maps[0][1].size), np.float32)
-    for part in np.array_split(np.arange(len(maps)), chunks):
-        foreground = _foreground(np.stack([maps[i][1] for i in part]))
-        inside = np.flatnonzero((steps >= times[part[0]]) & (steps <= times[part[-1]]))
-        even = _resampled(times[part], foreground, steps[inside])
-        changes[inside] = np.gradient(even, axis=0)
-    return float(times[0]), changes
+    parts = np.array_split(np.arange(len(maps)), chunks)
+    surely = [_foreground(np.stack([maps[i][1] for i in part])) for part in parts]
+    return Motion(times, np.concatenate(surely), parts)
 
 
-def _foreground(pictures: Grey) -> Changes:
-    """Return (n, P) 0 to 1: how surely each pixel of ``pictures`` (n, h, w) differs from usual."""
-    residue = pictures - np.median(pictures[:: max(1, len(pictures) // 40)], axis=0)
+def _foreground(pictures: Grey) -> npt.NDArray[np.uint8]:
+    """Return (n, P) 0 to 255: how surely pixels of ``pictures`` (n, h, w) differ from usual."""
+    usual = np.median(pictures[:: max(1, len(pictures) // 40)], axis=0).astype(np.float32)
+    residue = pictures - usual
     residue -= np.median(residue, axis=(1, 2), keepdims=True)  # the light changed everywhere
-    noise = 1.4826 * np.median(np.abs(residue[::3]), axis=0) + 2.0
-    surely = np.clip((np.abs(residue) / noise - 2.0) / 4.0, 0.0, 1.0)
+    np.abs(residue, out=residue)
+    noise = 1.4826 * np.median(residue[::3], axis=0) + 2.0
+    surely = np.clip((residue / noise - 2.0) / 4.0, 0.0, 1.0)
     smooth = np.stack([cv2.GaussianBlur(item, (0, 0), 0.8) for item in surely])
-    return np.asarray(smooth.reshape(len(smooth), -1), np.float32)
+    return np.asarray(np.rint(255 * smooth.reshape(len(smooth), -1)), np.uint8)
 
 
 def _resampled(times: Matrix, values: Changes, steps: Matrix) -> Changes:
@@ -200,7 +164,7 @@ def _resampled(times: Matrix, values: Changes, steps: Matrix) -> Changes:
 def _solve(
     reference: Modality,
     prior_s: Mapping[Modality, float],
-    lags: Mapping[tuple[Modality, Modality], Lag],
+    lags: Mapping[Pair, Lag],
 ) -> dict[Modality, ClockOffset]:
     """Return the offsets that fit all lags best; the prior holds what they leave open."""
     cameras = list(prior_s)
