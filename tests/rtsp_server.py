@@ -200,6 +200,7 @@ def main() -> None:
         server.get_mount_points().add_factory(f"/{mount}", camera)
     if args.login:
         authenticate(server, *args.login.split(":", 1))
+    server.get_thread_pool().set_max_threads(len(cameras))  # cameras answer side by side
     server.attach(None)
     loop = GLib.MainLoop()
     threading.Thread(target=listen, args=(loop, cameras), daemon=True).start()

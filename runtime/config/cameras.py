@@ -26,7 +26,7 @@ class SourceConfig:
     """A camera without a picture for this long is called stalled, s."""
     backoff_min_s: float = 0.25
     """Wait before the first new attempt; it doubles with each that fails, s."""
-    backoff_max_s: float = 1.5
+    backoff_max_s: float = 1.0
     """Longest wait between attempts; a camera that returns is seen again within it, s."""
     queue_frames: int = 8
     """Frames that wait for the reader; a live source drops the oldest, a file waits."""
