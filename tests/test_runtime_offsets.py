@@ -53,8 +53,8 @@ def test_signals_too_short_to_tell_give_none():
     assert find_lag(0.0, changes(steps), 0.0, changes(steps), 0.35) is None
 
 
-def watch(offsets_s, seconds=8.0, walks=WALKS, night=False, cameras=("rgb", "nir", "tir")):
-    """Estimate from rendered pictures whose clocks are ahead by ``offsets_s``."""
+def watcher(offsets_s, seconds=8.0, walks=WALKS, night=False, cameras=("rgb", "nir", "tir")):
+    """Return an estimator that saw rendered pictures whose clocks are ahead by ``offsets_s``."""
     estimator = OffsetEstimator(
         "rgb", SIZES["rgb"], HOMOGRAPHIES, window_s=30.0, max_offset_s=0.35, max_error_s=0.012
     )
@@ -67,7 +67,11 @@ def watch(offsets_s, seconds=8.0, walks=WALKS, night=False, cameras=("rgb", "nir
             seen = seen[:: height // rows, :: width // GREY_WIDTH]
             jitter = rng.normal(0, 0.003)
             estimator.add(camera, time_s + offsets_s[camera] + jitter, seen, SIZES[camera])
-    return estimator.estimate(dict.fromkeys(cameras, 0.0))
+    return estimator
+
+
+def watch(offsets_s, *args, **settings):
+    return watcher(offsets_s, *args, **settings).estimate(dict.fromkeys(offsets_s, 0.0))
 
 
 def test_offsets_of_rendered_cameras():
@@ -89,3 +93,11 @@ def test_dark_rgb_is_no_obstacle_while_anything_shows():
     offsets = watch({"rgb": 0.05, "nir": 0.0, "tir": -0.1}, night=True)
     between = offsets["tir"].seconds - offsets["nir"].seconds
     assert between == pytest.approx(-0.1, abs=0.01)
+
+
+def test_an_estimate_that_is_given_up_says_what_was_configured():
+    estimator = watcher({"rgb": 0.0, "nir": 0.1, "tir": 0.0}, seconds=4.0)
+    estimator.give_up()
+    offsets = estimator.estimate({"rgb": 0.0, "nir": 0.02, "tir": 0.0})
+    assert offsets["nir"].error_s is None
+    assert offsets["nir"].seconds == pytest.approx(0.02, abs=0.001)

@@ -85,7 +85,9 @@ class ContentOffsets:
             self._future = self._pool.submit(estimator.estimate, self._prior_s)
 
     def close(self) -> None:
-        """Wait for an estimate under way."""
+        """End an estimate under way."""
+        if self._estimator is not None:
+            self._estimator.give_up()
         if self._future is not None and not self._future.cancel():
             self._future.exception()
 

@@ -12,8 +12,6 @@ STEP_S: Final = 0.02
 """Step of the resampled maps; lags between two steps are interpolated."""
 BLOCKS: Final = 6
 """Stretches of time that are left out in turn to see how far the estimate can be trusted."""
-TILE: Final = 64
-"""Steps whose products with all lags are computed as one matrix product."""
 MIN_CORRELATION: Final = 0.08
 MIN_FRAMES: Final = 50
 
@@ -73,12 +71,10 @@ def _correlations(a: Changes, b: Changes, reach: int) -> Sums:
     """Return (BLOCKS, 2*reach+1): agreement of a(t) and b(t + lag) summed over stretches of t."""
     both = a.any(axis=0) & b.any(axis=0)  # most of a scene never moves
     a, padded = a[:, both], np.pad(b[:, both], ((reach, reach), (0, 0)))
-    lags = np.arange(2 * reach + 1)
-    per_lag = np.empty((len(a), len(lags)))
-    for first in range(0, len(a), TILE):
-        rows = np.arange(len(a[first : first + TILE]))[:, None]
-        products = a[first : first + TILE] @ padded[first : first + TILE + 2 * reach].T
-        per_lag[first : first + TILE] = products[rows, rows + lags]
+    per_lag = np.stack(  # not as a matrix product: BLAS would wake all cores for little work
+        [np.einsum("tp,tp->t", a, padded[lag : lag + len(a)]) for lag in range(2 * reach + 1)],
+        axis=1,
+    )
     parts = np.array_split(per_lag, BLOCKS)
     return np.stack([part.sum(axis=0) for part in parts])
 

@@ -7,6 +7,7 @@ best is the difference of their clocks.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class OffsetEstimator:
         self._window_s, self._max_offset_s = window_s, max_offset_s
         self._max_error_s = max_error_s
         self._maps: dict[Modality, deque[tuple[float, Grey]]] = {}
+        self._given_up = threading.Event()
 
     def add(self, modality: Modality, time_s: float, grey: Grey, size: tuple[int, int]) -> None:
         """Take a grey picture (h, w), reduced from a camera picture of ``size`` = (H, W)."""
@@ -88,9 +90,13 @@ class OffsetEstimator:
     def estimate(self, prior_s: Mapping[Modality, float]) -> dict[Modality, ClockOffset]:
         """Return each camera's offset; ``prior_s`` is taken where content tells nothing."""
         motion = {m: _motion(maps) for m, maps in self._maps.items() if len(maps) >= MIN_FRAMES}
-        lags = _lags(motion, self._max_offset_s)
+        lags = _lags(motion, self._max_offset_s, self._given_up)
         lags = {pair: lag for pair, lag in lags.items() if lag.error_s <= self._max_error_s}
         return _solve(self._reference, prior_s, lags)
+
+    def give_up(self) -> None:
+        """Let an estimate under way in another thread end soon, with what the prior says."""
+        self._given_up.set()
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,9 @@ class Motion:
         return changes
 
 
-def _lags(motion: Mapping[Modality, Motion], max_lag_s: float) -> dict[Pair, Lag]:
+def _lags(
+    motion: Mapping[Modality, Motion], max_lag_s: float, given_up: threading.Event
+) -> dict[Pair, Lag]:
     """Return the lags between all cameras that agree at one; a strip of pixels at a time."""
     matches = {
         (a, b): Match(float(motion[b].times[0] - motion[a].times[0]), max_lag_s)
@@ -124,6 +132,8 @@ def _lags(motion: Mapping[Modality, Motion], max_lag_s: float) -> dict[Pair, Lag
     }
     pixels = min((m.surely.shape[1] for m in motion.values()), default=0)
     for first in range(0, pixels, STRIP):
+        if given_up.is_set():
+            return {}
         changes = {m: seen.changes(slice(first, first + STRIP)) for m, seen in motion.items()}
         for (a, b), match in matches.items():
             match.add(changes[a], changes[b])
