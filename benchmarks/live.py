@@ -175,7 +175,11 @@ def aligned(
 def arrival(
     event: Mapping[str, Any], frames: list[TrueFrame], start_s: float
 ) -> tuple[str, float] | None:
-    """Return who an event is about and when they were first wholly in the picture, Unix s."""
+    """Return who an event is about and when they were first wholly in the picture, Unix s.
+
+    None for nobody, and for who is there when a round of the clip begins: nobody arrives out of
+    nothing.
+    """
     index = _frame(event, frames, start_s)
     best = max(
         frames[index].subjects, key=lambda subject: iou(subject.box, event["box"]), default=None
@@ -187,6 +191,8 @@ def arrival(
         seen = [s for s in frame.subjects if s.identity == best.identity]
         if not seen:
             break
+        if frame is frames[0]:
+            return None
         if seen[0].visible >= WHOLE:
             whole_s = frame.time_s - frames[0].time_s
     if whole_s is None:

@@ -148,10 +148,23 @@ def test_a_first_good_crop_is_taken_once_when_the_track_has_moved_a_little():
     assert (sample.rig, sample.track, sample.time_s) == ("gate", 1, 0.5)
     assert sample.crops["rgb"].shape == (100, 30, 3)
     assert look(walker.box) is None
-    late = track((0.0, 50.0, 30.0, 150.0), number=2, time_s=1.0)  # cut off, but who waits longer?
-    late.travel = 0.25
-    assert sampler.glimpse(late, [late], pictures, {"rgb": late.box}) is not None
     off = Sampler(SampleConfig(glimpse_travel=None), "gate", SIZE)
     fresh = track(walker.box)
     fresh.travel = 1.0
     assert off.glimpse(fresh, [fresh], pictures, {"rgb": fresh.box}) is None
+
+
+@pytest.mark.parametrize("unclear", ["cut off", "crossing"])
+def test_who_is_not_clear_for_long_is_glimpsed_as_he_is_and_again_when_clear(unclear):
+    sampler = Sampler(SampleConfig(glimpse_travel=0.2), "gate", SIZE)
+    pictures = {"rgb": np.zeros((*SIZE, 3), np.uint8)}
+    late = track((0.0 if unclear == "cut off" else 100.0, 50.0, 130.0, 150.0))
+    late.travel, late.guessed = 0.25, unclear == "crossing"
+    taken_s = []
+    for time_s in np.arange(0.0, 2.0, 0.04):
+        late.end_s = time_s
+        if time_s > 1.5:
+            late.box, late.guessed, late.areas = (100.0, 50.0, 130.0, 150.0), False, [3000.0]
+        if sampler.glimpse(late, [late], pictures, {"rgb": late.box}) is not None:
+            taken_s.append(float(time_s))
+    assert taken_s == pytest.approx([0.6, 1.52])

@@ -18,7 +18,7 @@ from runtime.watching.quality import Flaw, QualityGate, area
 from runtime.watching.tracking import Box, Track
 
 GLIMPSE_S: Final = 0.6
-"""After this long a glimpse makes do with a crop that is not quite clear, s."""
+"""After this long a glimpse makes do with a crop that is not clear, until one comes that is, s."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,21 @@ class Sampler:
         pictures: Mapping[Modality, Picture],
         boxes: Mapping[Modality, Box],
     ) -> Sample | None:
-        """Return the first good crop of ``track``, once, before it is sure to be a subject."""
+        """Return the first good crop of ``track``, once, before it is sure to be a subject.
+
+        Who is cut off or crosses others for GLIMPSE_S is taken as it is, and once more when clear.
+        """
         early = self._config.glimpse_travel
-        if early is None or track.glimpsed or track.travel < early:
+        if early is None or track.glimpsed or track.travel < early or not boxes:
             return None
-        waited = track.end_s - track.start_s >= GLIMPSE_S and not track.guessed
-        if not boxes or not (waited or self._gate.flaw(track, others) is None):
+        clear = self._gate.flaw(track, others) is None
+        if not clear and (track.peeked or track.end_s - track.start_s < GLIMPSE_S):
             return None
         crops = _cut(self._gate.shown({m: crop(pictures[m], boxes[m]) for m in boxes}))
         if not crops:
             return None
-        track.glimpsed = True
+        track.glimpsed = track.glimpsed or clear
+        track.peeked = True
         return Sample(self._rig, track.number, track.end_s, crops, 0.0)
 
     def flaws(self) -> Counter[Flaw]:

@@ -47,6 +47,8 @@ class Track:
     """It moved far enough to be a subject."""
     glimpsed: bool = False
     """Its first good crop was taken."""
+    peeked: bool = False
+    """So was that or another, which was not clear."""
     votes: Counter[Subject] = field(default_factory=Counter)
     """How often its box looked like which subject."""
     areas: list[float] = field(default_factory=list)
