@@ -92,6 +92,7 @@ class Camera(GstRtspServer.RTSPMediaFactory):
         self.jump_s = 0.0
         self.next_clip: Clip | None = None
         self._clip, self._begin_s = clip, begin_s
+        self._media: GstRtspServer.RTSPMedia | None = None
         self._source: Gst.Element | None = None
         self._needs_key = True
         threading.Thread(target=self._run, daemon=True).start()
@@ -103,15 +104,16 @@ class Camera(GstRtspServer.RTSPMediaFactory):
         pipeline.connect("deep-element-added", _mend)
         media.connect("prepared", self._prepared)
         media.connect("unprepared", self._unprepared)
-        self._source = media.get_element().get_by_name("source")
+        self._media, self._source = media, media.get_element().get_by_name("source")
         self._needs_key = True
 
     def _prepared(self, media: GstRtspServer.RTSPMedia) -> None:
         session = media.get_stream(0).get_rtpsession()
         session.set_property("rtcp-min-interval", REPORT_EVERY_NS)
 
-    def _unprepared(self, _media: object) -> None:
-        self._source = None
+    def _unprepared(self, media: GstRtspServer.RTSPMedia) -> None:
+        if media == self._media:  # threads: the next one may be there already
+            self._source = None
 
     def _run(self) -> None:
         lap = int((time.monotonic() - self._begin_s) / self._clip.period_s)
