@@ -157,7 +157,7 @@ def test_a_first_good_crop_is_taken_once_when_the_track_has_moved_a_little():
 @pytest.mark.parametrize("unclear", ["cut off", "crossing"])
 def test_who_is_not_clear_for_long_is_glimpsed_as_he_is_and_again_when_clear(unclear):
     sampler = Sampler(SampleConfig(glimpse_travel=0.2), "gate", SIZE)
-    pictures = {"rgb": np.zeros((*SIZE, 3), np.uint8)}
+    pictures = {"rgb": np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)}
     late = track((0.0 if unclear == "cut off" else 100.0, 50.0, 130.0, 150.0))
     late.travel, late.guessed = 0.25, unclear == "crossing"
     taken_s = []
