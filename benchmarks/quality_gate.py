@@ -7,7 +7,6 @@ benchmarks/results/quality_gate.json and the table of docs/quality.md.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections import Counter
@@ -23,9 +22,9 @@ if __name__ == "__main__":
 import cv2
 
 from benchmarks.readme import replace_table
-from benchmarks.scenes import SEEDS, pool, shown
+from benchmarks.scenes import parse, pool, shown
 from mambapro import config as configs
-from mambapro.cli import add_common_arguments, print_json_line, run, start_logging
+from mambapro.cli import print_json_line, run, start_logging
 from mambapro.contract import EXIT_DONE, SUBJECTS, Subject
 from mambapro.environment import environment
 from mambapro.files import in_checkout, write_json
@@ -125,7 +124,11 @@ class Variant:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Watch the scenes; print one line a variant."""
-    arguments = parse(argv)
+    arguments = parse(
+        argv,
+        "Measure the rules for choosing crops.",
+        "benchmarks/results/quality_gate.json and docs/quality.md",
+    )
     start_logging(arguments.verbose)
     settings = configs.load(StreamConfig, in_checkout("configs/stream.yaml"))
     engines = {
@@ -148,25 +151,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         print_json_line(result)
     return EXIT_DONE
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(description="Measure the rules for choosing crops.")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=SEEDS,
-        help=f"seeds of the scenes (default: {' '.join(map(str, SEEDS))})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--folder", type=Path, default=in_checkout("runs/scenes"),
-        help="folder for clips; what is there is used again (default: runs/scenes)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--record", action="store_true",
-        help="write benchmarks/results/quality_gate.json and docs/quality.md (default: off)",
-    )  # fmt: skip
-    add_common_arguments(parser)
-    return parser.parse_args(argv)
 
 
 def watch(

@@ -39,7 +39,11 @@ HEADER: Final = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run every scene; print one table, its last line all scenes together."""
-    arguments = parse(argv)
+    arguments = parse(
+        argv,
+        "Run the stream on scenes nothing was tuned on.",
+        "benchmarks/results/scenes.json and README's table",
+    )
     start_logging(arguments.verbose)
     reports = {seed: watch(seed, arguments.folder) for seed in arguments.seeds}
     pooled = pool(list(reports.values()))
@@ -58,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_DONE
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(description="Run the stream on scenes nothing was tuned on.")
+def parse(argv: Sequence[str] | None, description: str, written: str) -> argparse.Namespace:
+    """Return the command line of a benchmark on scenes, which records in the files ``written``."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=SEEDS,
         help=f"seeds of the scenes (default: {' '.join(map(str, SEEDS))})",
@@ -69,10 +73,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--folder", type=Path, default=in_checkout("runs/scenes"),
         help="folder for clips and reports; what is there is used again (default: runs/scenes)",
     )  # fmt: skip
-    parser.add_argument(
-        "--record", action="store_true",
-        help="write benchmarks/results/scenes.json and README's table (default: off)",
-    )  # fmt: skip
+    parser.add_argument("--record", action="store_true", help=f"write {written} (default: off)")
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
