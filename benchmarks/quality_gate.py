@@ -50,25 +50,30 @@ HEADER: Final = (
     "rules", "later sightings right", "strangers called new", "tracks without identity",
     "crops a track",
 )  # fmt: skip
-EVERY: Final = SampleConfig()
+DEFAULT: Final = SampleConfig()
 VARIANTS: Final = {
-    "all rules, the best crop of each stretch": EVERY,
-    "without any rule": replace(
-        EVERY, border_px=-9999, min_height_px=0, max_person_aspect=9, max_overlap=9, min_contrast=0
+    "all rules, the best crop of each stretch": DEFAULT,
+    "without the rules of box and contrast": replace(
+        DEFAULT,
+        border_px=-9999,
+        min_height_px=0,
+        max_person_aspect=9,
+        max_overlap=9,
+        min_contrast=0,
     ),
-    "without truncation": replace(EVERY, border_px=-9999),
-    "without overlap": replace(EVERY, max_overlap=9),
-    "without width of persons": replace(EVERY, max_person_aspect=9),
-    "without contrast": replace(EVERY, min_contrast=0),
-    "half the height is enough": replace(EVERY, min_height_px=EVERY.min_height_px // 2),
-    "twice the height": replace(EVERY, min_height_px=2 * EVERY.min_height_px),
-    "sharp crops only (100)": replace(EVERY, min_sharpness=100),
-    "sharp crops only (200)": replace(EVERY, min_sharpness=200),
-    "the first crop of each stretch": replace(EVERY, window_s=EVERY.window_s),
-    "one crop a track": replace(EVERY, per_track=1),
-    "two crops a track": replace(EVERY, per_track=2),
-    "four crops a track": replace(EVERY, per_track=4),
-    "twelve crops a track, twice as often": replace(EVERY, per_track=12, window_s=0.2),
+    "without truncation": replace(DEFAULT, border_px=-9999),
+    "without overlap": replace(DEFAULT, max_overlap=9),
+    "without width of persons": replace(DEFAULT, max_person_aspect=9),
+    "without contrast": replace(DEFAULT, min_contrast=0),
+    "half the height is enough": replace(DEFAULT, min_height_px=DEFAULT.min_height_px // 2),
+    "twice the height": replace(DEFAULT, min_height_px=2 * DEFAULT.min_height_px),
+    "sharp crops only (100)": replace(DEFAULT, min_sharpness=100),
+    "sharp crops only (200)": replace(DEFAULT, min_sharpness=200),
+    "the first crop of each stretch": DEFAULT,
+    "one crop a track": replace(DEFAULT, per_track=1),
+    "two crops a track": replace(DEFAULT, per_track=2),
+    "four crops a track": replace(DEFAULT, per_track=4),
+    "twelve crops a track, twice as often": replace(DEFAULT, per_track=12, window_s=0.2),
 }
 FIRST: Final = "the first crop of each stretch"
 MAX_WAIT_S: Final = 0.2
@@ -96,7 +101,7 @@ class Variant:
     undecided: int = 0
     flaws: Counter[Flaw] = field(default_factory=Counter)
 
-    def take(self, rig: str, track: Track, sample: Sample | None) -> None:
+    def take(self, track: Track, sample: Sample | None) -> None:
         """Embed ``sample``, if there is one."""
         if sample is not None:
             self.crops += 1
@@ -104,7 +109,7 @@ class Variant:
 
     def end(self, rig: str, track: Track) -> None:
         """End ``track``."""
-        self.take(rig, track, self.samplers[rig].finish(track))
+        self.take(track, self.samplers[rig].finish(track))
         self.recogniser.end(rig, track)
         self.tracks += 1
         self.undecided += self.recogniser.decision(rig, track) is None
@@ -116,7 +121,7 @@ class Variant:
         seen = [view.track for view in step.views]
         for view in step.views:
             sample = sampler.offer(view.track, seen, pictures, view.boxes)
-            self.take(step.rig, view.track, sample)
+            self.take(view.track, sample)
         for track in step.ended:
             self.end(step.rig, track)
         self.flaws += sampler.flaws()
