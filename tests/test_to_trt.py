@@ -97,14 +97,20 @@ def test_a_missing_tensorrt_rtx_is_named(model, monkeypatch, tmp_path):
         trt_check.check(model, (1, 1, 2), (32, 16))
 
 
+def heed_interrupts():
+    """A shell lets what it starts in the background ignore them, these tests too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_an_interrupt_ends_the_build(model, tensorrt_rtx, tmp_path):
     """As from a terminal: the signal reaches the whole group."""
     command = [tensorrt_rtx, str(ROOT / "export" / "trt_check.py"), str(model)]
     for _ in range(8):  # on a busy machine a build may end before the signal reaches it
         process = subprocess.Popen(
-            [*command, "1", "8", "64", "32", "16"], stderr=subprocess.PIPE, text=True
-        )
+            [*command, "1", "8", "64", "32", "16"], stderr=subprocess.PIPE, text=True,
+            preexec_fn=heed_interrupts,
+        )  # fmt: skip
         assert process.stderr is not None
         for line in process.stderr:  # the builder shows its first phase
             if "/" in line:
