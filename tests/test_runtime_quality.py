@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.config import SampleConfig
+from mambapro.cli import InputError
+from runtime.config import MatchConfig, SampleConfig
 from runtime.watching.crops import Sampler
 from runtime.watching.quality import QualityGate, clipped, contrast, sharpness
 from runtime.watching.tracking import Track
@@ -110,3 +111,22 @@ def test_flaws_are_told_once():
     sampler.offer(cut, [cut], {"rgb": NOISE}, {"rgb": cut.box})
     assert sampler.flaws() == {"truncated": 1}
     assert not sampler.flaws()
+
+
+@pytest.mark.parametrize(
+    ("make", "setting", "value", "legal"),
+    [
+        (SampleConfig, "per_track", 0, "at least 1"),
+        (SampleConfig, "window_s", 0.0, "over 0"),
+        (SampleConfig, "min_contrast", 300.0, "from 0 to 255"),
+        (SampleConfig, "min_contrast", float("nan"), "from 0 to 255"),
+        (SampleConfig, "min_sharpness", -1.0, "at least 0"),
+        (SampleConfig, "min_visible", 1.5, "from 0 to 1"),
+        (MatchConfig, "top", 0, "at least 1"),
+        (MatchConfig, "decide_after", 0, "at least 1"),
+        (MatchConfig, "person_threshold", 1.2, "from -1 to 1"),
+    ],
+)
+def test_settings_that_take_or_decide_nothing_are_refused(make, setting, value, legal):
+    with pytest.raises(InputError, match=rf"{setting} must be {legal}, got {value:g}"):
+        make(**{setting: value})

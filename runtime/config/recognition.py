@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mambapro.contract import Modality, Subject
+from runtime.config.checks import positive, within
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,14 @@ class SampleConfig:
     min_visible: float = 0.85
     """A crop is dropped when a smaller share of it lies in its camera's picture."""
 
+    def __post_init__(self) -> None:
+        """Refuse what would take no crops at all."""
+        within("sample.per_track", self.per_track, 1)
+        positive("sample.window_s", self.window_s)
+        within("sample.min_sharpness", self.min_sharpness, 0)
+        within("sample.min_contrast", self.min_contrast, 0, 255)
+        within("sample.min_visible", self.min_visible, 0, 1)
+
 
 @dataclass(frozen=True)
 class MatchConfig:
@@ -112,6 +121,13 @@ class MatchConfig:
     """The score of an identity is the mean of its best templates, this many or all it has."""
     disjoint_sites: bool = True
     """Rigs see different places: who is in view at one cannot be in view at another."""
+
+    def __post_init__(self) -> None:
+        """Refuse what decides nothing."""
+        for name in ("decide_after", "min_crops", "top"):
+            within(f"match.{name}", getattr(self, name), 1)
+        for name in ("person_threshold", "vehicle_threshold", "default_threshold"):
+            within(f"match.{name}", getattr(self, name), -1, 1)
 
     def threshold(self, subject: Subject) -> float | None:
         """Return the configured threshold of ``subject``."""
