@@ -58,6 +58,8 @@ def _jobs(arguments: argparse.Namespace) -> dict[str, Any]:
             seconds=arguments.seconds,
             people=arguments.people,
             vehicles=arguments.vehicles,
+            misalignment=arguments.misalignment,
+            baseline_m=arguments.baseline,
             workers=arguments.workers,
         )
     return jobs
@@ -147,6 +149,20 @@ def _add_sizes(group: argparse._ArgumentGroup) -> None:
     )
     number("--people", 12, "persons in a scene")
     number("--vehicles", 6, "vehicles in a scene")
+    group.add_argument(
+        "--misalignment",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="zoom, turn, shift and keystone between a rig's cameras, times the usual (default: 1)",
+    )
+    group.add_argument(
+        "--baseline",
+        type=float,
+        default=0.0,
+        metavar="M",
+        help="metres from the reference camera to each other: parallax (default: 0)",
+    )
     group.add_argument(
         "--workers", type=int, metavar="N", help="processes (default: 2, or 1 on a single core)"
     )

@@ -125,9 +125,8 @@ class Painter:
         colour[y0:y1, x0:x1] = lit * self._falloff_at(place)
         left, top = place.foot[0] - alpha.shape[1] / 2, place.foot[1] - drawn.foot_row
         origin = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]], np.float64)
-        return to_camera(
-            colour, alpha, self._shade(shadow), self.camera.homography @ origin, modality
-        )
+        matrix = self.camera.homography @ self.camera.parallax(place.px_per_m) @ origin
+        return to_camera(colour, alpha, self._shade(shadow), matrix, modality)
 
     def _falloff_at(self, place: Placement) -> float:
         """Return the lens's fall-off at a subject's foot."""

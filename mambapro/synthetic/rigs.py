@@ -25,6 +25,10 @@ MARGIN = (140, 150)
 """Backdrop beyond the reference picture, columns and rows: other cameras see further."""
 HORIZON_ROW = 165
 """Reference row where walls meet the ground, about."""
+PLANE_PX_PER_M = 85.0
+"""Size at the distance where the homographies hold exactly; a person halfway down the picture."""
+_BESIDE: dict[Modality, int] = {"rgb": 0, "nir": 1, "tir": -1}
+"""On which side of the reference camera another one stands."""
 _DROP_SHARE = 0.01
 _JITTER_S = 0.003
 
@@ -41,6 +45,14 @@ class Camera:
     """Capture after the rig's trigger."""
     clock_s: float
     """What its clock shows beyond true time."""
+    baseline_m: float = 0.0
+    """How far it stands to the right of the reference camera."""
+
+    def parallax(self, px_per_m: float) -> Homography:
+        """Return the shift of a subject of this size in reference pixels, from where H puts it."""
+        shift = np.eye(3)
+        shift[0, 2] = -self.baseline_m * (px_per_m - PLANE_PX_PER_M)
+        return shift
 
 
 @dataclass(frozen=True)
@@ -63,8 +75,12 @@ class Rig:
         return light_at(d, self.response, sunny=cloud * (0.9, 0.45)[self.index], air_c=9 + 11 * d)
 
 
-def build_rig(seed: int, index: int) -> Rig:
-    """Return rig ``index`` (0 gate, 1 yard) of the world ``seed``."""
+def build_rig(seed: int, index: int, misalignment: float = 1.0, baseline_m: float = 0.0) -> Rig:
+    """Return rig ``index`` (0 gate, 1 yard) of the world ``seed``.
+
+    ``misalignment`` multiplies zoom, turn, shift and keystone between the cameras; near infrared
+    and thermal stand ``baseline_m`` to the right and to the left of the reference camera.
+    """
     rng = np.random.default_rng([seed, 0x216, index])
     width, height = SIZES[REFERENCE]
     tall, wide = height + 2 * MARGIN[1], width + 2 * MARGIN[0]
@@ -72,29 +88,34 @@ def build_rig(seed: int, index: int) -> Rig:
     return Rig(
         RIG_NAMES[index],
         index,
-        {modality: _build_camera(rng, modality) for modality in MODALITIES},
+        {m: _build_camera(rng, m, misalignment, baseline_m) for m in MODALITIES},
         build_backdrop(rng, tall, wide, horizon),
         replace(Response.sample(rng), lamp_level=(0.011, 0.007)[index]),
         elevation=float(rng.uniform(0.14, 0.22)),
     )
 
 
-def _build_camera(rng: np.random.Generator, modality: Modality) -> Camera:
+def _build_camera(
+    rng: np.random.Generator, modality: Modality, misalignment: float, baseline_m: float
+) -> Camera:
     phase = 0.0 if modality == REFERENCE else float(rng.uniform(-0.01, 0.01))
     clock = float(rng.uniform(-0.15, 0.15))
-    return Camera(modality, SIZES[modality], _homography(rng, modality), phase, clock)
+    homography = _homography(rng, modality, misalignment)
+    beside = baseline_m * _BESIDE[modality]
+    return Camera(modality, SIZES[modality], homography, phase, clock, beside)
 
 
-def _homography(rng: np.random.Generator, modality: Modality) -> Homography:
+def _homography(rng: np.random.Generator, modality: Modality, misalignment: float) -> Homography:
     """Return zoom, shift, slight rotation and keystone from the reference to a camera."""
     if modality == REFERENCE:
         return np.eye(3)
     width, height = SIZES[modality]
     ref_width, ref_height = SIZES[REFERENCE]
     zoom = float(rng.uniform(0.93, 1.0) if modality == "nir" else rng.uniform(1.0, 1.08))
-    turn = float(rng.uniform(-0.02, 0.02))
-    keystone = rng.uniform(-6e-5, 6e-5, 2)
-    shift = rng.uniform(-12, 12, 2)
+    zoom = 1 + (zoom - 1) * misalignment
+    turn = float(rng.uniform(-0.02, 0.02)) * misalignment
+    keystone = rng.uniform(-6e-5, 6e-5, 2) * misalignment
+    shift = rng.uniform(-12, 12, 2) * misalignment
     centre = np.array([[1, 0, -ref_width / 2], [0, 1, -ref_height / 2], [0, 0, 1]])
     cosine, sine = zoom * math.cos(turn), zoom * math.sin(turn)
     rotate = np.array([[cosine, -sine, 0], [sine, cosine, 0], [keystone[0], keystone[1], 1]])

@@ -18,7 +18,7 @@ from mambapro.contract import MODALITIES, Modality
 from mambapro.synthetic.clips import Painter
 from mambapro.synthetic.datasets import worker_count
 from mambapro.synthetic.output import is_complete, new_folder
-from mambapro.synthetic.rigs import RIG_NAMES, build_rig, frame_times, rig_yaml
+from mambapro.synthetic.rigs import RIG_NAMES, Rig, build_rig, frame_times, rig_yaml
 from mambapro.synthetic.routes import build_actors, plan_visits
 from mambapro.synthetic.video import write_clip
 
@@ -34,6 +34,13 @@ class Settings:
     seconds: float
     people: int
     vehicles: int
+    misalignment: float = 1.0
+    baseline_m: float = 0.0
+
+    def stamp(self) -> dict[str, Any]:
+        """Return what the folder's stamp says; options that are off are not named."""
+        off = {"misalignment": 1.0, "baseline_m": 0.0}
+        return {k: v for k, v in asdict(self).items() if k not in off or v != off[k]}
 
 
 def write_scene(
@@ -43,31 +50,39 @@ def write_scene(
     seconds: float = 72.0,
     people: int = 12,
     vehicles: int = 6,
+    misalignment: float = 1.0,
+    baseline_m: float = 0.0,
     workers: int | None = None,
 ) -> Path:
     """Write `rigs.yaml`, `truth.jsonl` and six H.264 clips into the folder ``root`` and return it.
 
     Boxes of the truth are in each camera's own pixels, times in seconds. Existing output of the
-    same settings is kept; a folder with other contents is an `InputError`. ``workers`` is the
-    number of processes, by default two.
+    same settings is kept; a folder with other contents is an `InputError`. ``misalignment``
+    multiplies what lies between the cameras' pictures, ``baseline_m`` sets the cameras apart, so
+    that subjects nearer or farther than the plane of the homographies are displaced. ``workers`` is
+    the number of processes, by default two.
     """
-    settings = Settings(seed, seconds, people, vehicles)
+    settings = Settings(seed, seconds, people, vehicles, misalignment, baseline_m)
     if not 0.5 <= seconds <= 3600:
         raise InputError(f"seconds must be 0.5 to 3600, got {seconds}")
     if seed < 0:
         raise InputError(f"seed must be 0 or more, got {seed}")
     if min(people, vehicles) < 0 or people + vehicles == 0:
         raise InputError(f"a scene needs a person or a vehicle, got {people} and {vehicles}")
+    if not 0 <= misalignment <= 6:
+        raise InputError(f"misalignment must be 0 to 6 times the usual, got {misalignment}")
+    if not 0 <= baseline_m <= 1:
+        raise InputError(f"baseline must be 0 to 1 m, got {baseline_m}")
     root = Path(root)
-    if is_complete(root, asdict(settings)):
+    if is_complete(root, settings.stamp()):
         return root
-    with new_folder(root, asdict(settings)) as aside:
+    with new_folder(root, settings.stamp()) as aside:
         _write_all(settings, aside, worker_count(workers))
     return root
 
 
 def _write_all(settings: Settings, folder: Path, workers: int) -> None:
-    rigs = [rig_yaml(build_rig(settings.seed, index)) for index in range(len(RIG_NAMES))]
+    rigs = [rig_yaml(_rig(settings, index)) for index in range(len(RIG_NAMES))]
     text = yaml.safe_dump({"rigs": rigs}, sort_keys=False, default_flow_style=None)
     (folder / "rigs.yaml").write_text(text, encoding="utf-8")
     for name in RIG_NAMES:
@@ -79,6 +94,10 @@ def _write_all(settings: Settings, folder: Path, workers: int) -> None:
     lines.sort(key=lambda line: (line["rig"], line["modality"], line["frame"]))
     truth = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "truth.jsonl").write_text(truth, encoding="utf-8")
+
+
+def _rig(settings: Settings, index: int) -> Rig:
+    return build_rig(settings.seed, index, settings.misalignment, settings.baseline_m)
 
 
 def _run(
@@ -98,7 +117,7 @@ def _write_camera(
 ) -> list[dict[str, Any]]:
     """Write one camera's clip and return its truth."""
     cv2.setNumThreads(1)
-    rig = build_rig(settings.seed, index)
+    rig = _rig(settings, index)
     actors = build_actors(settings.seed, settings.people, settings.vehicles)
     visits = plan_visits(actors, settings.seed, settings.seconds)
     camera = rig.cameras[modality]
