@@ -88,7 +88,7 @@ def _places(motion: Motion) -> Floats:
     """Return (n, rows, columns): how busy each place is in each picture, 0 to 1."""
     size = (motion.small[1] // CELL_PX, motion.small[0] // CELL_PX)
     cells = [cv2.resize(item, size, interpolation=cv2.INTER_AREA) for item in motion.surely]
-    return np.asarray(np.stack(cells), np.float32) / np.float32(255)
+    return np.asarray(np.stack(cells) / np.float32(255), np.float32)
 
 
 def _histories(

@@ -29,12 +29,18 @@ SCALES_PX: Final = (8.0, 4.0, 2.0, 1.0)
 """Scales of the loss, from coarse to fine, reduced px."""
 POINTS: Final = 12_000
 """Most points of outlines that are used."""
-KEYSTONE: Final = 0.05
-LAG_S: Final = 0.3
-FATTER_PX: Final = 2.0
-"""Sizes that these parameters are expected to have; what is seen overrules it."""
-BELIEF: Final = 0.02
-"""Weight of the expectation against that of a point, per square root of their number."""
+SQUARE: Final = 0.03
+KEYSTONE: Final = 2.5
+LAG_S: Final = 15.0
+FATTER_PX: Final = 100.0
+"""How far these may well be from nothing: pixels that are not square or a shear, which cameras side
+by side hardly have, the tilt, the lag beyond the guess, the difference of fatness."""
+BELIEF: Final = 1.0
+"""Weight of that against a point's, per square root of their number."""
+EXPECTED: Final = 6
+"""How many such expectations there are."""
+GROUND_PX: Final = 3
+"""Outlines whose outside is this far below them are left out: some cameras see shadows there."""
 STEPS: Final = 25
 
 Floats = npt.NDArray[np.float64]
@@ -72,13 +78,21 @@ def outlines(motion: Motion) -> Outlines:
         for contour in found:
             line = contour[:, 0]
             whole = (line > 1).all(axis=1) & (line < [width - 2, height - 2]).all(axis=1)
-            points.append(line[whole])
+            points.append(line[whole & ~_on_ground(mask, line)])
             times.append(np.full(len(points[-1]), time_s))
     if not points:
         return Outlines(np.zeros(0), np.zeros((0, 2)))
     step = max(1, sum(map(len, points)) // POINTS)
     every = slice(None, None, step)
     return Outlines(np.concatenate(times)[every], np.concatenate(points)[every].astype(np.float64))
+
+
+def _on_ground(mask: Grey, line: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Return which points of an outline have the body above them and none of it below."""
+    x, y = line.T
+    above = mask[np.maximum(y - GROUND_PX, 0), x]
+    below = mask[np.minimum(y + GROUND_PX, len(mask) - 1), x]
+    return np.asarray((above == 1) & (below == 0))
 
 
 class Distances:
@@ -124,10 +138,18 @@ def refine(
     for scale in scales:
         found = least_squares(
             problem.residuals, values, problem.jacobian,
-            method="trf", loss="cauchy", f_scale=scale, x_scale="jac", max_nfev=STEPS,
+            loss=_cauchy, f_scale=scale, x_scale="jac", max_nfev=STEPS,
         )  # fmt: skip
         values = found.x
     return problem.unpack(values)
+
+
+def _cauchy(squares: Floats) -> Floats:
+    """Return Cauchy's loss and its derivatives; the expectations at the end stay quadratic."""
+    loss = np.stack([np.log1p(squares), 1 / (1 + squares), -1 / (1 + squares) ** 2])
+    loss[:, -EXPECTED:] = 0
+    loss[0, -EXPECTED:], loss[1, -EXPECTED:] = squares[-EXPECTED:], 1
+    return loss
 
 
 def misfits(lines: Outlines, distances: Distances, pose: Pose) -> Floats:
@@ -138,6 +160,19 @@ def misfits(lines: Outlines, distances: Distances, pose: Pose) -> Floats:
     placed = project(pose.homography, lines.points)
     values, held = distances.at(lines.times + pose.lag_s, placed)
     return np.asarray(np.abs(values[held] - pose.fatter_px))
+
+
+def _expectations() -> Floats:
+    """Return (EXPECTED, 10): what of the ten numbers should be near 0, in terms of its size."""
+    rows = np.zeros((EXPECTED, 10))
+    rows[0, [0, 4]] = 1 / SQUARE, -1 / SQUARE
+    rows[1, [1, 3]] = 1 / SQUARE, 1 / SQUARE
+    rows[[2, 3], [6, 7]] = 1 / KEYSTONE
+    rows[4, 8], rows[5, 9] = 1 / LAG_S, 1 / FATTER_PX
+    return rows
+
+
+_EXPECTATIONS: Final = _expectations()
 
 
 class _Problem:
@@ -166,8 +201,9 @@ class _Problem:
         return np.append(misfit, self._expected(values))
 
     def _expected(self, values: Floats) -> Floats:
-        off = np.append(values[6:8] / KEYSTONE, [(values[8] - self._lag_s) / LAG_S])
-        return np.asarray(self._belief * np.append(off, values[9] / FATTER_PX))
+        off = _EXPECTATIONS @ values
+        off[4] -= self._lag_s / LAG_S
+        return np.asarray(self._belief * off)
 
     def jacobian(self, values: Floats) -> Floats:
         """Derivatives through the field's own slopes, by central differences."""
@@ -179,16 +215,13 @@ class _Problem:
         placed = np.column_stack([x, y, np.ones(len(x))]) @ self._to.T
         slope_x, slope_y, slope_t, held = self._slopes(at, placed[:, :2])
         slope_x, slope_y = slope_x * self._to[0, 0], slope_y * self._to[1, 1]
-        rows = np.empty((len(x) + 4, 10))
+        rows = np.empty((len(x) + EXPECTED, 10))
         rows[: len(x), 0:3] = (slope_x / w)[:, None] * unit
         rows[: len(x), 3:6] = (slope_y / w)[:, None] * unit
         rows[: len(x), 6:8] = (-(slope_x * x + slope_y * y) / w)[:, None] * unit[:, :2]
         rows[: len(x), 8], rows[: len(x), 9] = slope_t, -1.0
         rows[: len(x)] *= held[:, None]
-        rows[len(x) :] = 0
-        rows[[-4, -3, -2, -1], [6, 7, 8, 9]] = self._belief / np.array(
-            [KEYSTONE, KEYSTONE, LAG_S, FATTER_PX]
-        )
+        rows[len(x) :] = self._belief * _EXPECTATIONS
         return rows
 
     def _slopes(

@@ -72,7 +72,7 @@ def check(camera: str, estimate: Estimate, limits: Limits) -> None:
     spanned = hull_share(estimate.evidence, reference)
     if spanned < limits.hull:
         raise CheckError(
-            f"camera {camera}: the evidence spans {100 * spanned:.1f} % of the reference's picture; "
+            f"camera {camera}: the evidence spans {100 * spanned:.1f} % of the reference picture; "
             f"{100 * limits.hull:.0f} % are needed: add some at other places, off the line"
         )
     scale = other[1] / NOMINAL_WIDTH

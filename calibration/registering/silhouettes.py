@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,8 +59,9 @@ def watch(shots: Iterable[Shot]) -> Motion | None:
     Pictures whose time does not rise, or whose size changes, are left out.
     """
     times: list[float] = []
-    greys: list[Grey] = []
     plates: list[Picture] = []
+    surely: list[Grey] = []
+    chunk: list[Grey] = []
     for time_s, picture in shots:
         same = not plates or picture.shape == plates[0].shape
         if not same or (times and time_s <= times[-1]):
@@ -68,35 +69,37 @@ def watch(shots: Iterable[Shot]) -> Motion | None:
         if not plates or (time_s - times[0] >= len(plates) and len(plates) < PLATE_SHOTS):
             plates.append(picture)
         times.append(time_s)
-        greys.append(reduced(picture, WIDTH))
+        chunk.append(reduced(picture, WIDTH))
+        if time_s - times[len(surely)] >= CHUNK_S:
+            surely += _against_background(chunk)
+            chunk = []
     if len(times) < FEWEST_FRAMES:
         return None
-    surely = _against_background(np.asarray(times), np.stack(greys))
+    surely += _against_background(chunk) if len(chunk) >= FEWEST_FRAMES else []
     plate = np.median(np.stack(plates), axis=0).astype(np.uint8)
     masks = np.stack([_solid(item) for item in surely])
     size = (plate.shape[0], plate.shape[1])
-    return Motion(np.asarray(times), surely, masks, size, plate)
+    return Motion(np.asarray(times[: len(surely)]), np.stack(surely), masks, size, plate)
 
 
-def _against_background(times: npt.NDArray[np.float64], greys: Grey) -> Grey:
-    """Return (n, h, w) 0 to 255: how surely each pixel differs from what it usually shows."""
-    chunks = max(1, round((times[-1] - times[0]) / CHUNK_S))
-    surely = np.empty_like(greys)
-    for part in np.array_split(np.arange(len(times)), chunks):
-        few = greys[part[:: max(1, len(part) // BACKGROUND_FRAMES)]]
-        background = np.median(few, axis=0).astype(np.float32)
-        residues = [_residue(item, background) for item in few]
-        noise = 1.4826 * np.median(residues, axis=0).astype(np.float32) + 2.0
-        gain = 64.0 / cv2.GaussianBlur(noise, (0, 0), 1.5)
-        for index in part:
-            smooth = cv2.GaussianBlur(_residue(greys[index], background), (0, 0), 1.0)
-            surely[index] = np.clip(smooth * gain - 96.0, 0, 255)
-    return surely
+def _against_background(greys: Sequence[Grey]) -> list[Grey]:
+    """Return (h, w) 0 to 255 a picture: how surely pixels differ from what they usually show."""
+    few = greys[:: max(1, len(greys) // BACKGROUND_FRAMES)]
+    background = np.median(np.stack(few), axis=0).astype(np.float32)
+    residues = [_residue(item, background) for item in few]
+    noise = 1.4826 * np.median(residues, axis=0).astype(np.float32) + 2.0
+    gain = np.asarray(64.0 / cv2.GaussianBlur(noise, (0, 0), 1.5), np.float32)
+    return [_surely(_residue(item, background), gain) for item in greys]
+
+
+def _surely(residue: Floats, gain: Floats) -> Grey:
+    smooth = cv2.multiply(cv2.GaussianBlur(residue, (0, 0), 1.0), gain)
+    return np.asarray(np.clip(np.asarray(smooth) - 96.0, 0, 255), np.uint8)
 
 
 def _residue(grey: Grey, background: Floats) -> Floats:
     """Return the difference from the background but for what changed everywhere, the light."""
-    residue = np.asarray(cv2.subtract(grey, background, dtype=cv2.CV_32F), np.float32)
+    residue = grey - background
     residue -= np.median(residue[::4, ::4])
     return np.asarray(np.abs(residue, out=residue))
 
