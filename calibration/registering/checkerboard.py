@@ -41,7 +41,6 @@ FEWEST_PLACES: Final = 3
 LARGEST_SIDE: Final = 50
 TIE: Final = 1.2
 """Orders whose residuals differ less are told apart by how little they turn the picture."""
-FLAGS: Final = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_EXHAUSTIVE | cv2.CALIB_CB_ACCURACY
 
 Board = tuple[int, int]
 """Inner corners: columns, rows."""
@@ -152,7 +151,9 @@ def find_corners(picture: Picture, board: Board) -> Points | None:
     gain = 255.0 / max(8.0, high - low)
     stretched = cv2.convertScaleAbs(np.maximum(grey, low) - low, alpha=gain)
     for tried in (stretched, cv2.createCLAHE(3.0, (4, 4)).apply(grey)):
-        found, corners = cv2.findChessboardCornersSB(tried, board, flags=FLAGS)
+        found, corners = cv2.findChessboardCornersSB(
+            tried, board, flags=cv2.CALIB_CB_NORMALIZE_IMAGE
+        )
         if found:
             return np.asarray(corners, np.float64).reshape(-1, 2)
     return None

@@ -14,7 +14,7 @@ from calibration.registering.geometry import Matrix, project
 from calibration.registering.overlay import draw_points, draw_silhouettes
 from calibration.registering.points import Pairs
 from calibration.registering.silhouettes import Motion, watch
-from mambapro.cli import CheckError
+from mambapro.cli import CheckError, InputError
 from mambapro.contract import Modality
 from mambapro.preprocess import Picture
 
@@ -136,7 +136,7 @@ class ByPoints:
 
 def _seen(camera: str, view: V | None) -> V:
     if view is None:
-        raise CheckError(
+        raise InputError(
             f"camera {camera}: too few pictures; a clip must be longer, a live camera must send"
         )
     return view

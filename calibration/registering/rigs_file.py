@@ -1,6 +1,7 @@
 """The rigs file: which cameras there are, and their homographies changed in place.
 
-Only the text of the homographies changes; comments, order and all other keys stay as they are.
+Only the text of the homographies changes; comments, order and all other keys stay as they are. A
+file that says them by aliases is written anew: all keys stay, comments do not.
 """
 
 from __future__ import annotations
@@ -64,13 +65,18 @@ def read_rigs(path: Path) -> list[Rig]:
 def write_homographies(path: Path, rig: str, homographies: Mapping[Modality, Matrix]) -> None:
     """Write ``homographies`` into the rig named ``rig``, whole or not at all."""
     text = _text(path)
-    expected = _parsed(path, text)
+    expected = _without_aliases(_parsed(path, text))
     for modality, matrix in homographies.items():
-        text = _replaced(text, rig, modality, _flow(matrix))
         entry = next(entry for entry in expected["rigs"] if entry["name"] == rig)
-        entry["cameras"][modality]["homography"] = yaml.safe_load(_flow(matrix))
-    if _parsed(path, text) != expected:  # anchors and merges, which text alone does not show
-        text = yaml.safe_dump(expected, sort_keys=False, default_flow_style=None)
+        entry["cameras"][modality]["homography"] = _rows(matrix)
+    try:
+        for modality, matrix in homographies.items():
+            text = _replaced(text, rig, modality, _flow(matrix))
+        kept = yaml.safe_load(text) == expected
+    except (yaml.YAMLError, StopIteration):
+        kept = False
+    if not kept:  # aliases and merges, which cannot be edited where they are used
+        text = yaml.safe_dump(expected, sort_keys=False, default_flow_style=None, width=1000)
     write_text(path, text)
 
 
@@ -108,11 +114,23 @@ def _camera(entry: Mapping[str, Any], folder: Path) -> Camera:
     return Camera(str(folder / uri) if local else uri, matrix, float(entry.get("offset_s", 0.0)))
 
 
+def _without_aliases(values: Any) -> Any:
+    """Return ``values`` with a copy of its own wherever an alias shares one."""
+    if isinstance(values, dict):
+        return {key: _without_aliases(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_without_aliases(value) for value in values]
+    return values
+
+
+def _rows(matrix: Matrix) -> list[list[float]]:
+    scaled = matrix / matrix[2, 2]
+    return [[float(f"{value:.{DIGITS}g}") for value in row] for row in scaled.tolist()]
+
+
 def _flow(matrix: Matrix) -> str:
-    rows = (
-        ", ".join(f"{float(f'{v:.{DIGITS}g}')!r}" for v in row) for row in matrix / matrix[2, 2]
-    )
-    return "[" + ", ".join(f"[{row}]" for row in rows) + "]"
+    """Return ``matrix`` as YAML on one line; PyYAML knows how YAML 1.1 wants exponents."""
+    return yaml.safe_dump(_rows(matrix), default_flow_style=True, width=1000).strip()
 
 
 def _replaced(text: str, rig: str, modality: str, flow: str) -> str:
