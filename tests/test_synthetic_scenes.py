@@ -16,8 +16,9 @@ from mambapro.cli import InputError
 from mambapro.contract import MODALITIES, Modality
 from mambapro.synthetic import write_scene
 from mambapro.synthetic.clips import Painter
-from mambapro.synthetic.rigs import SIZES, build_rig, frame_times
+from mambapro.synthetic.rigs import PLANE_PX_PER_M, SIZES, build_rig, frame_times
 from mambapro.synthetic.routes import Visit, build_actors, plan_visits
+from mambapro.synthetic.scenes import Settings
 
 SECONDS, SEED = 2.0, 4
 CLOCK_LIMIT_S = 0.15 + 0.012
@@ -182,3 +183,25 @@ def test_scene_refuses_other_contents_and_bad_settings(tmp_path: Path) -> None:
         write_scene(tmp_path / "new", seconds=0)
     with pytest.raises(InputError, match="person or a vehicle"):
         write_scene(tmp_path / "new", people=0, vehicles=0)
+
+
+def test_misalignment_and_baseline_leave_the_usual_scene_as_it_is(tmp_path: Path) -> None:
+    usual, apart = build_rig(SEED, 0), build_rig(SEED, 0, misalignment=5.0, baseline_m=0.1)
+    for modality, camera in usual.cameras.items():
+        assert np.array_equal(camera.parallax(40.0), np.eye(3))
+        assert apart.cameras[modality].clock_s == camera.clock_s
+    tilt = usual.cameras["tir"].homography[0, 1] / apart.cameras["tir"].homography[0, 1]
+    assert abs(tilt) < 0.4
+    assert Settings(0, 72.0, 12, 6).stamp() == {
+        "seed": 0, "seconds": 72.0, "people": 12, "vehicles": 6,
+    }  # fmt: skip
+    with pytest.raises(InputError, match="misalignment"):
+        write_scene(tmp_path / "new", misalignment=-1)
+
+
+@pytest.mark.parametrize(("modality", "side"), [("nir", -1), ("tir", 1)])
+def test_parallax_moves_near_subjects_against_the_homography(modality: Modality, side: int) -> None:
+    camera = build_rig(SEED, 0, baseline_m=0.1).cameras[modality]
+    shift = camera.parallax(PLANE_PX_PER_M + 20)
+    assert shift[0, 2] == pytest.approx(side * 0.1 * 20)  # focal length times baseline over depth
+    assert np.array_equal(camera.parallax(PLANE_PX_PER_M), np.eye(3))
