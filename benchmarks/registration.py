@@ -85,8 +85,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--seeds", type=int, nargs="*", default=(301, 302), help="scenes (default: 301 302)"
     )
     parser.add_argument(
-        "--parallax-seeds", type=int, nargs="*", default=(),
-        help=f"scenes whose cameras are {BASELINE_M} m apart (default: none)",
+        "--parallax-seeds", type=int, nargs="*", default=(303,),
+        help=f"scenes whose cameras are {BASELINE_M} m apart (default: 303)",
     )  # fmt: skip
     parser.add_argument(
         "--folder", type=Path, default=in_checkout("runs/registration/scenes"),

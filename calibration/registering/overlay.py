@@ -18,7 +18,9 @@ WIDTH: Final = 640
 BAND_PX: Final = 26
 GREEN: Final = (90, 255, 90)
 MAGENTA: Final = (255, 60, 255)
-INSTANTS: Final = 5
+INSTANTS: Final = 4
+CROWDED: Final = 5
+"""A pixel that somebody drawn before covers costs as much as so many new ones gain."""
 
 
 def panel(reference: Picture, other: Picture, homography: Matrix, title: str) -> Picture:
@@ -74,12 +76,19 @@ def draw_silhouettes(
 
 
 def _instants(reference: Motion, other: Motion, lag_s: float) -> list[int]:
-    """Return pictures of the reference, spread over the time both saw, with the most moving."""
+    """Return pictures of the reference that both saw, with the most moving beside each other."""
     both = (reference.times + lag_s > other.times[0]) & (reference.times + lag_s < other.times[-1])
-    moving = np.where(both, reference.masks.mean(axis=(1, 2)), 0.0)
-    parts = np.array_split(np.arange(len(moving)), INSTANTS)
-    best = [int(part[moving[part].argmax()]) for part in parts]
-    return [index for index in best if moving[index] > 0]
+    masks = reference.masks[both].astype(bool)
+    free = np.ones(masks.shape[1:], bool)
+    chosen: list[int] = []
+    while len(masks) and len(chosen) < INSTANTS:
+        gained = (masks & free).sum(axis=(1, 2)) - CROWDED * (masks & ~free).sum(axis=(1, 2))
+        best = int(gained.argmax())
+        if gained[best] <= 0:
+            break
+        chosen.append(int(np.flatnonzero(both)[best]))
+        free &= ~masks[best]
+    return chosen
 
 
 def write_sheet(path: Path, rows: Sequence[Sequence[Picture]]) -> None:
