@@ -112,7 +112,7 @@ def _homography(rng: np.random.Generator, modality: Modality, misalignment: floa
     width, height = SIZES[modality]
     ref_width, ref_height = SIZES[REFERENCE]
     zoom = float(rng.uniform(0.93, 1.0) if modality == "nir" else rng.uniform(1.0, 1.08))
-    zoom = 1 + (zoom - 1) * misalignment
+    zoom += (zoom - 1) * (misalignment - 1)  # exactly the same when nothing is multiplied
     turn = float(rng.uniform(-0.02, 0.02)) * misalignment
     keystone = rng.uniform(-6e-5, 6e-5, 2) * misalignment
     shift = rng.uniform(-12, 12, 2) * misalignment
