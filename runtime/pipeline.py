@@ -21,6 +21,7 @@ from runtime.identity.recognition import Recogniser
 from runtime.load import NO_PICTURES, THRIFT
 from runtime.picture.presentation import Presentation
 from runtime.sinks import EventLog
+from runtime.watching.detectors.opening import open_detectors
 from runtime.watching.rig import RigStep, RigWatcher
 
 
@@ -39,6 +40,7 @@ class Pipeline:
     ) -> None:
         """Let ``pool`` work on rigs side by side; all else happens in the caller's thread."""
         self._config, self._pool = config, pool
+        self._make_detector = open_detectors(config.detect)
         self._recogniser, self._presentation, self._scorer = recogniser, presentation, scorer
         self._events, self._tally = events, tally
         self._lost_s: dict[tuple[str, Modality], float] = {}
@@ -73,7 +75,9 @@ class Pipeline:
 
     def _heed(self, notice: Notice) -> None:
         if isinstance(notice, RigBegins):
-            self._watchers[notice.rig.name] = RigWatcher(notice.rig, self._config, notice.before)
+            self._watchers[notice.rig.name] = RigWatcher(
+                notice.rig, self._config, notice.before, self._make_detector
+            )
             self._recogniser.meet(notice.rig)
             self._presentation.begin(notice.rig, notice.before)
         elif isinstance(notice, CameraChange):

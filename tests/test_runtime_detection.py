@@ -5,7 +5,9 @@ import pytest
 
 from runtime.config import DetectConfig
 from runtime.figures.scoring import iou
-from runtime.watching.detection import Detector, join_parts
+from runtime.watching.detectors.blobs import join_parts
+from runtime.watching.detectors.interface import View
+from runtime.watching.detectors.motion import MotionDetector
 from tests.runtime_scenes import HOMOGRAPHIES, SIZES, Walk, picture
 
 HEIGHT, WIDTH = SIZES["rgb"]
@@ -20,7 +22,8 @@ def scene(seed=0):
 def run(pictures, homographies=None, config=None, skip=REST):
     """Feed triplets; return the boxes of each after the first ``skip``."""
     config = config or DetectConfig()
-    detector = Detector(config, "rgb", (HEIGHT, WIDTH), homographies or {"rgb": np.eye(3)}, 25.0)
+    view = View("rgb", (HEIGHT, WIDTH), homographies or {"rgb": np.eye(3)}, 25.0)
+    detector = MotionDetector(config, view)
     found = [detector.detect(p if isinstance(p, dict) else {"rgb": p}).boxes for p in pictures]
     return found[skip:]
 

@@ -24,6 +24,7 @@ from runtime.feeds.preflight import preflight
 from runtime.picture.video import VideoWriter
 from runtime.sources import is_live
 from runtime.stream import JSON_KEYS, main
+from runtime.watching.detectors.opening import open_detectors
 from runtime.watching.rig import RigWatcher
 from tests.runtime_scenes import ColourEngine, Walk, write_colour_model, write_scene
 
@@ -293,7 +294,8 @@ def test_real_pedestrians_are_boxed_and_kept():
     rig = one_camera_rig(str(VTEST))
     with ThreadPoolExecutor(1) as pool:
         before = preflight(rig, config, pool)
-    watcher, intake = RigWatcher(rig, config, before), ClipIntake(rig, config.sync, before)
+    watcher = RigWatcher(rig, config, before, open_detectors(config.detect))
+    intake = ClipIntake(rig, config.sync, before)
     frames: dict[int, list[int]] = {}
     try:
         while (triplet := intake.next()) is not None:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from mambapro.cli import InputError
 from runtime.config import DetectConfig, TrackConfig
-from runtime.watching.detection import Detections
+from runtime.watching.detectors.interface import Detections
 from runtime.watching.tracking import Tracker
 
 PERIOD_S = 0.04
@@ -12,7 +13,21 @@ PERIOD_S = 0.04
 
 def detections(boxes):
     array = np.array(boxes, np.float32).reshape(-1, 4)
-    return Detections(array, np.ones(len(array), np.float32), night=False)
+    return Detections(array, np.ones(len(array), np.float32))
+
+
+def told(*seen, scores=None):
+    """Detections of a detector that tells persons and vehicles: (subject, box) each."""
+    boxes = np.array([box for _, box in seen], np.float32).reshape(-1, 4)
+    scores = np.ones(len(boxes)) if scores is None else np.array(scores)
+    return Detections(boxes, scores.astype(np.float32), tuple(subject for subject, _ in seen))
+
+
+def follow(frames, **settings):
+    """Return all tracks of frames of :func:`told`."""
+    tracker = Tracker(TrackConfig(**settings), DetectConfig(), 25.0, (360, 640))
+    ended = [t for i, found in enumerate(frames) for t in tracker.update(found, i * PERIOD_S)[1]]
+    return ended + tracker.finish()
 
 
 def walker(i, start=0.0, speed=3.0, row=100.0, size=(30.0, 90.0)):
@@ -31,7 +46,7 @@ def run(frames, **settings):
     return seen, ended + tracker.finish()
 
 
-@pytest.mark.parametrize("algorithm", ["bytetrack", "ocsort", "sort"])
+@pytest.mark.parametrize("algorithm", ["bytetrack", "ocsort", "sort", "botsort", "cbiou"])
 def test_two_walkers_keep_their_numbers(algorithm):
     frames = [[walker(i), walker(i, 500, -3, row=220)] for i in range(80)]
     seen, ended = run(frames, algorithm=algorithm)
@@ -142,3 +157,55 @@ def test_who_comes_in_where_another_left_is_another():
 
 def test_no_detections_at_all():
     assert run([[]] * 10) == ([{}] * 10, [])
+
+
+@pytest.mark.parametrize("algorithm", ["bytetrack", "ocsort", "sort", "botsort", "cbiou"])
+def test_who_gets_into_a_car_is_not_handed_its_number(algorithm):
+    """A person's box ends where a car's of almost the same box begins: two tracks, by class."""
+    frames = [told(("person" if i < 40 else "vehicle", walker(i))) for i in range(80)]
+    assert sorted(track.subject for track in follow(frames, algorithm=algorithm)) == [
+        "person", "vehicle",
+    ]  # fmt: skip
+    one = [told(("person", walker(i))) for i in range(80)]
+    assert len(follow(one, algorithm=algorithm)) == 1
+
+
+def test_what_a_detector_says_rules_over_shapes():
+    wide = [told(("person", walker(i, size=(150.0, 80.0)))) for i in range(40)]
+    assert [track.subject for track in follow(wide)] == ["person"]
+
+
+def test_a_car_behind_a_person_is_one_box_to_a_detector():
+    """Motion's blobs are split where they cover a track; the boxes of a detector are not."""
+    frames = [
+        told(("person", walker(i, 300, 0)), ("vehicle", walker(i, -150, 8, size=(200.0, 95.0))))
+        for i in range(60)
+    ]
+    tracks = follow(frames)
+    assert sorted(track.subject for track in tracks) == ["person", "vehicle"]
+    assert [len(track.areas) for track in tracks] == [57, 57]
+
+
+def test_who_stands_still_is_a_track_of_a_detector_and_none_of_motion():
+    still = [walker(0, 200)] * 30
+    (track,) = follow([told(("person", box)) for box in still])
+    assert track.subject == "person"
+    assert run([[box] for box in still])[1] == []
+    assert follow([told(("person", box)) for box in still], min_travel=0.5) == []
+
+
+@pytest.mark.parametrize("algorithm", ["bytetrack", "sort", "botsort", "cbiou"])
+def test_a_low_score_goes_on_with_a_track_and_starts_none(algorithm):
+    sure = [told(("person", walker(i)), scores=[0.9]) for i in range(20)]
+    unsure = [told(("person", walker(i)), scores=[0.4]) for i in range(20, 60)]
+    (track,) = follow(sure + unsure, algorithm=algorithm)
+    assert track.end_s == pytest.approx(59 * PERIOD_S)
+    assert follow(unsure, algorithm=algorithm) == []
+
+
+def test_detections_that_do_not_fit_together_are_refused():
+    boxes = np.zeros((2, 4), np.float32)
+    with pytest.raises(InputError, match=r"must give boxes \(N, 4\)"):
+        Detections(boxes, np.ones(3, np.float32))
+    with pytest.raises(InputError, match="must be person or vehicle, got 'dog'"):
+        Detections(boxes, np.ones(2, np.float32), ("person", "dog"))

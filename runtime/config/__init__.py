@@ -14,6 +14,8 @@ from runtime.config.gallery import (
 from runtime.config.recognition import (
     DetectConfig,
     MatchConfig,
+    OnnxDetectConfig,
+    OutputLayout,
     SampleConfig,
     TrackConfig,
 )
@@ -52,6 +54,8 @@ __all__ = [
     "MatchConfig",
     "ModelsConfig",
     "MqttConfig",
+    "OnnxDetectConfig",
+    "OutputLayout",
     "RigConfig",
     "RigsConfig",
     "SampleConfig",

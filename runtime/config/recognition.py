@@ -2,17 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from mambapro.cli import InputError
 from mambapro.contract import Modality, Subject
 from runtime.config.checks import positive, within
+
+OutputLayout = Literal["yolo", "yolov5", "yolo-nms", "detr", "detr-sigmoid", "rtdetr"]
+
+
+@dataclass(frozen=True)
+class OnnxDetectConfig:
+    """A detection network in ONNX Runtime; docs/detectors.md says which layout is whose."""
+
+    file: str | None = None
+    """The ONNX file; a relative path starts at the checkout."""
+    layout: OutputLayout = "yolo"
+    """How its outputs are laid out."""
+    classes: dict[int, Subject] = field(default_factory=dict)
+    """Which of its class numbers are persons or vehicles; all others are dropped."""
+    score: float = 0.3
+    """Smallest score of a box. Boxes below track.high_score only continue tracks."""
+    nms_iou: float | None = None
+    """Of two boxes of a subject that overlap by more, the better stays; none takes 0.6 for the
+    layouts yolo and yolov5, and keeps what the others give."""
+    size_px: tuple[int, int] | None = None
+    """Height and width of its input, px; none takes the file's, which may leave them open."""
+    resize: Literal["letterbox", "stretch"] = "letterbox"
+    """How a picture gets that size: with grey borders, or out of proportion."""
+    pixels: Literal["unit", "byte", "imagenet"] = "unit"
+    """Pixel values that it takes: 0 to 1, 0 to 255, or by ImageNet's mean and deviation."""
+    colours: Literal["rgb", "bgr"] = "rgb"
+    """Order of its input's colours."""
+    night_camera: Modality | None = "nir"
+    """The camera that it looks at while the reference is darker than detect.night_luma, or gives
+    no picture; none, or one that the rig has not, keeps to the reference."""
+    threads: int = 2
+    """CPU threads."""
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    """ONNX Runtime execution providers, first choice first."""
+
+    def __post_init__(self) -> None:
+        within("detect.onnx.score", self.score, 0, 1)
+        if self.nms_iou is not None:
+            within("detect.onnx.nms_iou", self.nms_iou, 0, 1)
+        if min(self.size_px or (1, 1)) < 1 or self.threads < 1 or not self.providers:
+            raise InputError(
+                "detect.onnx.size_px and threads must be at least 1 and providers must name one, "
+                f"got {self.size_px}, {self.threads} and {self.providers}"
+            )
 
 
 @dataclass(frozen=True)
 class DetectConfig:
-    """What moves: background subtraction on the reference camera, joined by others."""
+    """Who is there: by default what moves, on the reference camera joined by others."""
 
+    kind: str = "motion"
+    """motion, onnx (a network: detect.onnx.*), or package.module:Class for one of your own."""
+    onnx: OnnxDetectConfig = field(default_factory=OnnxDetectConfig)
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of your own class."""
     width_px: int = 320
     """Pictures are reduced to this width, px."""
     history_s: float = 20.0
@@ -48,23 +99,43 @@ class DetectConfig:
     vehicle_area: float = 0.004
     """Smallest vehicle, share of the picture."""
 
+    def __post_init__(self) -> None:
+        if self.kind not in ("motion", "onnx") and not re.fullmatch(r"[\w.]+:\w+", self.kind):
+            raise InputError(
+                f"detect.kind must be motion, onnx or package.module:Class, got {self.kind!r}"
+            )
+        if self.options and self.kind in ("motion", "onnx"):
+            raise InputError(f"detect.options are for a class of your own, kind is {self.kind}")
+        positive("detect.width_px", self.width_px)
+        positive("detect.history_s", self.history_s)
+
 
 @dataclass(frozen=True)
 class TrackConfig:
     """How detections become tracks."""
 
-    algorithm: Literal["bytetrack", "ocsort", "sort"] = "bytetrack"
+    algorithm: Literal["bytetrack", "ocsort", "sort", "botsort", "cbiou"] = "bytetrack"
     """Tracker of the `trackers` library."""
+    high_score: float = 0.6
+    """Boxes of at least this score find their tracks first; motion gives all boxes 1."""
+    start_score: float = 0.7
+    """Smallest score that starts a track; ocsort takes high_score."""
     lost_s: float = 0.8
     """A track that is not seen for this long has ended, s."""
     min_frames: int = 4
     """Detections in a row before a track counts."""
     min_iou: float = 0.15
     """Smallest overlap that continues a track."""
-    min_travel: float = 0.5
-    """A track counts once it moved by this share of its height; swaying trees do not."""
+    min_travel: float | None = None
+    """A track counts once it moved by this share of its height; swaying trees do not. None takes
+    0.5 for motion, and 0 for a detector that tells persons and vehicles."""
     crossing_s: float = 1.6
-    """Tracks that merge into one blob are carried on by their speed for this long, s."""
+    """Tracks that merge into one blob of motion are carried on by their speed for this long, s."""
+
+    def __post_init__(self) -> None:
+        for name in ("high_score", "start_score", "min_iou"):
+            within(f"track.{name}", getattr(self, name), 0, 1)
+        positive("track.lost_s", self.lost_s)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def _open_session(
 ) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise InputError(f"there is no model file {path}; write one with export/to_onnx.py")
-    _check_providers(providers)
+    check_providers(providers)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Idle workers of ONNX Runtime spin; decoding and tracking need those cores.
@@ -163,7 +163,8 @@ def _announce(message: str) -> None:
     _logger.info(message)
 
 
-def _check_providers(providers: tuple[str, ...]) -> None:
+def check_providers(providers: tuple[str, ...]) -> None:
+    """Raise MissingError for a provider that this ONNX Runtime has not."""
     available = onnxruntime.get_available_providers()
     for name in providers:
         if name not in available:

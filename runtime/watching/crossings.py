@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from runtime.watching.detection import Boxes, Detections
+from runtime.watching.detectors.interface import Boxes, Detections
 
 MEMORY: Final = 12
 """Boxes that a track's speed is fitted to."""
@@ -61,9 +61,9 @@ class Crossings:
             if len(course.seen) >= MIN_MEMORY and time_s - course.seen[-1][0] <= self._longest_s
         ]
         boxes: list[Boxes] = []
-        confidence: list[float] = []
+        scores: list[float] = []
         guesses: set[int] = set()
-        for blob, sure in zip(detections.boxes, detections.confidence, strict=True):
+        for blob, sure in zip(detections.boxes, detections.scores, strict=True):
             covered = [_within(box, blob) for box in expected if _covers(blob, box, LARGER)]
             if len(covered) == 1 and any(_covers(blob, box, ANOTHER) for box in expected):
                 covered.append(blob)
@@ -72,9 +72,9 @@ class Crossings:
             else:
                 guesses.update(range(len(boxes), len(boxes) + len(covered)))
             boxes += covered
-            confidence += [float(sure)] * len(covered)
+            scores += [float(sure)] * len(covered)
         stacked = np.array(boxes, np.float32).reshape(-1, 4)
-        return Detections(stacked, np.array(confidence, np.float32), detections.night), guesses
+        return Detections(stacked, np.array(scores, np.float32)), guesses
 
     def saw(self, track: int, box: Boxes, time_s: float) -> None:
         """Remember where ``track`` was seen on its own."""

@@ -12,7 +12,8 @@ from runtime.config import RigConfig, StreamConfig
 from runtime.feeds.preflight import Preflight, homographies
 from runtime.sync.synchroniser import Triplet
 from runtime.watching.crops import Sample, Sampler, registered_boxes
-from runtime.watching.detection import Boxes, Detector
+from runtime.watching.detectors.interface import Boxes, View
+from runtime.watching.detectors.opening import MakeDetector
 from runtime.watching.quality import Flaw
 from runtime.watching.tracking import Box, Track, Tracker
 
@@ -36,7 +37,7 @@ class RigStep:
     triplet: Triplet
     """The pictures."""
     detections: Boxes
-    """(N, 4) boxes of everything that moved, reference px."""
+    """(N, 4) boxes of everything that was detected, reference px."""
     views: list[TrackView]
     """The tracks in view."""
     samples: list[tuple[Track, Sample]]
@@ -52,14 +53,16 @@ class RigStep:
 class RigWatcher:
     """Finds and follows the subjects of one rig, triplet by triplet."""
 
-    def __init__(self, rig: RigConfig, config: StreamConfig, before: Preflight) -> None:
-        """Watch ``rig``, of which ``before`` is known."""
+    def __init__(
+        self, rig: RigConfig, config: StreamConfig, before: Preflight, make_detector: MakeDetector
+    ) -> None:
+        """Watch ``rig``, of which ``before`` is known, with a detector of its own."""
         self.rig = rig
         self._min_visible = config.sample.min_visible
         self._homographies = homographies(rig)
         size = before.sizes[rig.reference]
-        self._detector = Detector(
-            config.detect, rig.reference, size, self._homographies, before.frame_rate
+        self._detector = make_detector(
+            View(rig.reference, size, self._homographies, before.frame_rate)
         )
         self._detector.prime(before.backgrounds)
         self._tracker = Tracker(config.track, config.detect, before.frame_rate, size)

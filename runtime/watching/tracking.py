@@ -7,13 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import supervision
-from trackers import ByteTrackTracker, OCSORTTracker, SORTTracker
+from trackers import (
+    BoTSORTTracker,
+    ByteTrackTracker,
+    CBIoUTracker,
+    OCSORTTracker,
+    SORTTracker,
+)
 
-from mambapro.contract import Subject
+from mambapro.contract import SUBJECTS, Subject
 from runtime.config import DetectConfig, TrackConfig
 from runtime.watching.crossings import Crossings
-from runtime.watching.detection import Boxes, Detections
+from runtime.watching.detectors.interface import Boxes, Detections, Scores
 
 EDGE_PX: Final = 3
 GONE_S: Final = 0.25
@@ -23,7 +30,11 @@ LEAVING: Final = 0.3
 BACK: Final = 1.6
 """So has one that shrank to LEAVING of its largest area at the edge and then grew BACK-fold."""
 CLEAR_VOTES: Final = 10
+MOVED: Final = 0.5
+"""What motion finds counts once it moved by this share of its height, unless the config says."""
 
+Key = tuple[Subject | None, int]
+"""What a detector says that a track is, and the library's number among those."""
 Box = tuple[float, float, float, float]
 
 
@@ -50,7 +61,7 @@ class Track:
     peeked: bool = False
     """So was that or another, which was not clear."""
     votes: Counter[Subject] = field(default_factory=Counter)
-    """How often its box looked like which subject."""
+    """How often it was which subject, by what the detector said or its box looked like."""
     areas: list[float] = field(default_factory=list)
     """Area of each box, px."""
     guessed: bool = False
@@ -58,23 +69,27 @@ class Track:
 
     @property
     def subject(self) -> Subject:
-        """What most of its boxes looked like."""
+        """What it was most often."""
         return self.votes.most_common(1)[0][0]
 
 
 class Tracker:
-    """Wraps a tracker of the `trackers` library: starts, ends and confirms tracks."""
+    """Wraps a tracker of the `trackers` library: starts, ends and confirms tracks.
+
+    Persons and vehicles are followed apart, each by a tracker of its own, where the detector tells
+    them; what motion finds is followed together.
+    """
 
     def __init__(
         self, config: TrackConfig, detect: DetectConfig, frame_rate: float, size: tuple[int, int]
     ) -> None:
         """Track on pictures of ``size`` = (H, W) px that come ``frame_rate`` a second."""
         self._config, self._detect = config, detect
-        self._size = size
+        self._size, self._frame_rate = size, frame_rate
         self._count = 0
         self._gone: list[Track] = []
-        self._tracker = _make(config, frame_rate)
-        self._active: dict[int, Track] = {}
+        self._trackers: dict[Subject | None, Any] = {}
+        self._active: dict[Key, Track] = {}
         self._crossings = Crossings(config.crossing_s)
 
     def update(self, detections: Detections, time_s: float) -> tuple[list[Track], list[Track]]:
@@ -82,25 +97,21 @@ class Tracker:
 
         Of those that ended, only confirmed ones are told.
         """
-        apart, guesses = self._crossings.split(detections, time_s)
-        count = len(apart.boxes)
-        found = self._tracker.update(
-            # Motion has no false-alarm score of its own; every box may start a track.
-            supervision.Detections(
-                xyxy=apart.boxes,
-                confidence=np.ones(count, np.float32),
-                data={"guessed": np.array([i in guesses for i in range(count)], bool)},
-            ),
-            timestamp=time_s,
-        )
-        guessed = found.data.get("guessed", ())
-        seen = [
-            self._continue(int(number), box, time_s, bool(guess))
-            for box, number, guess in zip(found.xyxy, found.tracker_id, guessed, strict=True)
-            if number >= 0
-        ]
+        groups = self._groups(detections, time_s)
+        for subject in groups:
+            if subject not in self._trackers:
+                self._trackers[subject] = _make(self._config, self._frame_rate)
+        seen = []
+        for subject, tracker in self._trackers.items():
+            found = tracker.update(groups.get(subject, _nobody()), timestamp=time_s)
+            guessed = found.data.get("guessed", ())
+            seen += [
+                self._continue((subject, int(number)), box, time_s, bool(guess))
+                for box, number, guess in zip(found.xyxy, found.tracker_id, guessed, strict=True)
+                if number >= 0
+            ]
         ended = self._ended(time_s)
-        self._crossings.forget(set(self._active))
+        self._crossings.forget({number for subject, number in self._active if subject is None})
         return seen, ended
 
     def finish(self) -> list[Track]:
@@ -109,32 +120,57 @@ class Tracker:
         self._active.clear()
         return left
 
-    def _continue(self, number: int, found: Boxes, time_s: float, guessed: bool) -> Track:
+    def _groups(
+        self, detections: Detections, time_s: float
+    ) -> dict[Subject | None, supervision.Detections]:
+        """Return detections by subject; those of motion in one group, its blobs split."""
+        if detections.subjects is None:
+            apart, guesses = self._crossings.split(detections, time_s)
+            guessed = np.array([i in guesses for i in range(len(apart.boxes))], bool)
+            return {None: _for_library(apart.boxes, apart.scores, guessed)}
+        told = np.array(detections.subjects, object)
+        return {
+            subject: _for_library(
+                detections.boxes[told == subject],
+                detections.scores[told == subject],
+                np.zeros(np.count_nonzero(told == subject), bool),
+            )
+            for subject in SUBJECTS
+        }
+
+    def _continue(self, key: Key, found: Boxes, time_s: float, guessed: bool) -> Track:
         x0, y0, x1, y1 = found.tolist()
         box = (x0, y0, x1, y1)
+        subject, number = key
         clear = self._whole(box) and not guessed
-        track = self._active.get(number)
+        track = self._active.get(key)
         if track is not None and (
             self._left(track, box, time_s)
-            or (clear and self._crossings.strayed(number, found, time_s))
+            or (subject is None and clear and self._crossings.strayed(number, found, time_s))
         ):
-            self._gone.append(self._active.pop(number))
+            self._gone.append(self._active.pop(key))
             self._crossings.drop(number)
             track = None
         if track is None:
             track = Track(self._count, time_s, time_s, box, box)
-            self._active[number] = track
+            self._active[key] = track
             self._count += 1
         track.box, track.end_s, track.guessed = box, time_s, guessed
-        if clear:
+        if subject is None and clear:
             self._crossings.saw(number, found, time_s)
         width, height = box[2] - box[0], box[3] - box[1]
         track.areas.append(width * height)
         # A box that is cut off or guessed says little about what it is.
-        track.votes[self._looks_like(width, height)] += CLEAR_VOTES if clear else 1
+        track.votes[subject or self._looks_like(width, height)] += CLEAR_VOTES if clear else 1
         track.travel = max(track.travel, _travelled(track))
-        track.confirmed = track.travel >= self._config.min_travel
+        track.confirmed = track.travel >= self._min_travel(subject)
         return track
+
+    def _min_travel(self, subject: Subject | None) -> float:
+        configured = self._config.min_travel
+        if configured is not None:
+            return configured
+        return MOVED if subject is None else 0.0
 
     def _left(self, track: Track, box: Box, time_s: float) -> bool:
         """Return whether a track went out of the picture: who comes in there is somebody else."""
@@ -175,13 +211,37 @@ def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
+def _for_library(
+    boxes: Boxes, scores: Scores, guessed: npt.NDArray[np.bool_]
+) -> supervision.Detections:
+    return supervision.Detections(xyxy=boxes, confidence=scores, data={"guessed": guessed})
+
+
+def _nobody() -> supervision.Detections:
+    return _for_library(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, bool))
+
+
 def _make(config: TrackConfig, frame_rate: float) -> Any:
+    """Return a tracker of the library, whose trackers name the same things differently."""
     common: dict[str, Any] = {
         "frame_rate": frame_rate,
         "lost_track_buffer": round(config.lost_s * 30),  # the library counts at 30 a second
         "minimum_consecutive_frames": config.min_frames,
-        "minimum_iou_threshold": config.min_iou,
     }
+    least: dict[str, Any] = {"minimum_iou_threshold": config.min_iou}
+    start: dict[str, Any] = {"track_activation_threshold": config.start_score}
+    if config.algorithm == "sort":
+        return SORTTracker(**common, **least, **start)
+    common["high_conf_det_threshold"] = config.high_score
     if config.algorithm == "ocsort":
-        return OCSORTTracker(**common)
-    return (ByteTrackTracker if config.algorithm == "bytetrack" else SORTTracker)(**common)
+        return OCSORTTracker(**common, **least)
+    if config.algorithm == "bytetrack":
+        return ByteTrackTracker(**common, **least, **start)
+    stages: dict[str, Any] = {
+        "minimum_iou_threshold_first_assoc": config.min_iou,
+        "minimum_iou_threshold_unconfirmed_assoc": config.min_iou,
+        "instant_first_frame_activation": False,
+    }
+    if config.algorithm == "cbiou":
+        return CBIoUTracker(**common, **start, **stages)
+    return BoTSORTTracker(**common, **start, **stages, enable_cmc=False)  # cameras stand still
