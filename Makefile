@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CODE := mambapro train export calibration runtime benchmarks tests plugins setup.py
 
-.PHONY: demo build tensorrt-rtx test lint bench soak pin clean
+.PHONY: demo build tensorrt-rtx opencv4 test lint bench soak pin clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -39,6 +39,17 @@ $(TENSORRT_RTX)/.installed: constraints.txt
 	$(PYTHON) -m venv $(TENSORRT_RTX)
 	$(TENSORRT_RTX)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	    tensorrt-rtx-cu12==1.7.1.116 numpy
+	@touch $@
+
+# OpenCV 4, which still has the HOG pedestrian detector: benchmarks/pedestrians.py asks it.
+OPENCV4 := build/opencv4
+
+opencv4: $(OPENCV4)/.installed  ## the environment of the independent pedestrian detector
+
+$(OPENCV4)/.installed:
+	$(PYTHON) -m venv $(OPENCV4)
+	$(OPENCV4)/bin/pip install --quiet --disable-pip-version-check \
+	    opencv-python-headless==4.11.0.86 numpy==2.2.6
 	@touch $@
 
 # --- the demo: what is already there and newer than its sources is kept ---------------------------

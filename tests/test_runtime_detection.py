@@ -1,13 +1,15 @@
 """What moves is boxed; shadows, flashes and noise are not."""
 
+import cv2
 import numpy as np
 import pytest
 
-from runtime.config import DetectConfig
+from runtime.config import DetectConfig, TrackConfig
 from runtime.figures.scoring import iou
 from runtime.watching.detectors.blobs import join_parts
-from runtime.watching.detectors.interface import View
+from runtime.watching.detectors.interface import Detections, View
 from runtime.watching.detectors.motion import MotionDetector
+from runtime.watching.tracking import Tracker
 from tests.runtime_scenes import HOMOGRAPHIES, SIZES, Walk, picture
 
 HEIGHT, WIDTH = SIZES["rgb"]
@@ -76,6 +78,82 @@ def test_a_change_of_light_everywhere_is_nothing(gain):
         (scene(i) * (gain if i > REST else 1.0)).clip(0, 255).astype(np.uint8) for i in range(100)
     ]
     assert all(len(boxes) == 0 for boxes in run(pictures))
+
+
+EXPOSURES = {
+    "offset": lambda light: light + 60,
+    "gamma": lambda light: 255 * (light.clip(0) / 255) ** 0.6,
+    "white balance": lambda light: light * np.array([1.25, 1, 0.75]),
+}
+
+
+@pytest.mark.parametrize("name", EXPOSURES)
+def test_a_jump_of_exposure_floods_nothing_and_a_walker_in_it_is_boxed(name):
+    """No gain undoes an offset or a gamma; a curve of tones does, from the first frame on."""
+    walk, times, pictures = moving(60)
+    shown = [
+        p["rgb"] if i < REST + 25 else EXPOSURES[name](p["rgb"].astype(np.float32))
+        for i, p in enumerate(pictures)
+    ]
+    boxes = run([picture.clip(0, 255).astype(np.uint8) for picture in shown])
+    for found, time_s in zip(boxes, times[REST:], strict=True):
+        if walk.box(time_s)[0] > 2:
+            assert len(found) == 1
+            assert iou(tuple(found[0]), walk.box(time_s)) > 0.7
+
+
+@pytest.mark.parametrize(("light", "settings"), [(0.6, {}), (0.4, {"shadow": 0.3})])
+def test_the_shadow_at_a_walkers_feet_is_not_boxed(light, settings):
+    walk, times, pictures = moving(60)
+    for shown, time_s in zip(pictures, times, strict=True):
+        if time_s > walk.start_s:
+            cast_shadow(shown["rgb"], walk.box(time_s), light)
+    boxes = run(pictures, config=DetectConfig(**settings))
+    whole = [
+        iou(tuple(found[0]), walk.box(t))
+        for found, t in zip(boxes, times[REST:], strict=True)
+        if walk.box(t)[0] > 2 and len(found) == 1
+    ]
+    assert len(whole) > 35
+    assert min(whole) > 0.65
+
+
+def cast_shadow(shown, box, light):
+    """Darken what lies behind the feet of ``box`` to ``light``, 50 px to the side; in place."""
+    x0, y0, x1, y1 = (round(v) for v in box)
+    ground = np.zeros((HEIGHT, WIDTH), np.float32)
+    cv2.fillPoly(
+        ground, [np.array([[x0, y1], [x1, y1], [x1 + 50, y1 + 26], [x0 + 50, y1 + 26]])], 1
+    )
+    ground = cv2.GaussianBlur(ground, (0, 0), 2)
+    ground[y0:y1, max(x0, 0) : max(x1, 0)] = 0  # not on the walker
+    shown[:] = (shown * (1 - (1 - light) * ground[..., None])).astype(np.uint8)
+
+
+def test_what_sways_is_learned():
+    """A rough patch that swings to and fro: boxes at first, ever fewer, and then no track."""
+    rng = np.random.default_rng(9)
+    leaves = rng.uniform(30, 200, (14, 12, 3)).astype(np.float32)
+    leaves = cv2.resize(leaves, (48, 56), interpolation=cv2.INTER_CUBIC)
+    config = DetectConfig(history_s=6)
+    pictures = []
+    for i in range(400):
+        shift = 2.0 * np.sin(i * 2 * np.pi / 45)
+        matrix = np.array([[1, 0, 180 + shift], [0, 1, 40]], np.float32)
+        cover = cv2.warpAffine(np.ones((56, 48, 1), np.float32), matrix, (WIDTH, HEIGHT))[..., None]
+        shown = scene(i) * (1 - cover) + cv2.warpAffine(leaves, matrix, (WIDTH, HEIGHT)) * cover
+        pictures.append(shown.clip(0, 255).astype(np.uint8))
+    boxes = run(pictures, config=config, skip=0)
+    counts = [len(found) for found in boxes]
+    tracker = Tracker(TrackConfig(), config, 25.0, (HEIGHT, WIDTH))
+    ended = [
+        track
+        for i, found in enumerate(boxes)
+        for track in tracker.update(Detections(found, np.ones(len(found), np.float32)), i / 25)[1]
+    ]
+    assert sum(counts[:100]) > 40  # or it shows nothing
+    assert sum(counts[300:]) < 0.5 * sum(counts[:100])
+    assert [track for track in ended + tracker.finish() if track.end_s > 8] == []
 
 
 def test_dusk_is_nothing_and_a_walker_in_it_is_boxed():

@@ -25,6 +25,14 @@ GRID: Final = 6
 """Brightness and noise are measured on every GRID-th pixel; the background every LOOK_EVERY."""
 MAX_NOISE: Final = 16.0
 """Most noise that a pixel is taken to have, grey levels."""
+SIGMAS: Final = 1.4826
+"""Standard deviation over median absolute deviation, of normal noise."""
+UNEVEN_NOISE: Final = 4.0
+"""Grey levels left by a gain from which a tone curve is tried in its place."""
+EXPLAINED: Final = 0.6
+"""The curve is taken when it leaves at most this share of what the gain left."""
+TONES: Final = 12
+"""Points of a tone curve."""
 QUICK_CHANGE: Final = 0.04
 QUICK_RATE: Final = 4.0
 """While brightness is off its usual level by QUICK_CHANGE, the model learns so much faster."""
@@ -89,12 +97,20 @@ class Background:
         now = _thinned(small)
         field = _light_field(np.log(self._usual / now))  # (h, w, C)
         residue = np.abs(now * np.exp(field) - self._usual)
-        noise = 1.4826 * float(np.median(residue))
-        self._model.setVarMin(min(max(self._config.min_noise, noise), MAX_NOISE) ** 2)
+        noise = SIGMAS * float(np.median(residue))
+        if noise > UNEVEN_NOISE:
+            curve, left = _tone_curve(now, self._usual)
+            if left < EXPLAINED * noise:  # exposure, gamma or an offset: no gain does that
+                self._allow_for(left)
+                return np.asarray(cv2.LUT(small, curve), np.uint8), True
+        self._allow_for(noise)
         if np.median(np.abs(field)) < QUICK_CHANGE:  # else a pale subject would look like light
             return small, False
         gains = cv2.resize(np.exp(field), small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         return cv2.multiply(small, gains, dtype=cv2.CV_8U).astype(np.uint8, copy=False), True
+
+    def _allow_for(self, noise: float) -> None:
+        self._model.setVarMin(min(max(self._config.min_noise, noise), MAX_NOISE) ** 2)
 
     def _prepared(self, picture: Picture) -> Picture:
         """Reduce and smooth; only shadows need colour."""
@@ -123,3 +139,23 @@ def _light_field(change: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     total = cv2.blur(rest * light, FIELD).reshape(rest.shape)
     weight = cv2.blur(light, FIELD).reshape(light.shape)
     return np.asarray(everywhere + total / np.maximum(weight, 0.05), np.float32).clip(*FIELD_RANGE)
+
+
+def _tone_curve(
+    now: npt.NDArray[np.float32], usual: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.uint8], float]:
+    """Return what takes each level of ``now`` (h, w, C) to its usual one, and the noise it leaves.
+
+    The curve is (1, 256, C). Medians keep subjects out of it; both inputs are a level too high.
+    """
+    curves, left = [], []
+    for channel in range(now.shape[2]):
+        seen, known = now[..., channel].ravel(), usual[..., channel].ravel()
+        parts = np.array_split(np.argsort(seen, kind="stable"), TONES)
+        x = np.array([np.median(seen[part]) for part in parts])
+        y = np.array([np.median(known[part]) for part in parts])
+        x, y = np.array([x[0] - 256, *x, x[-1] + 256]), np.array([y[0] - 256, *y, y[-1] + 256])
+        left.append(np.abs(np.interp(seen, x, y) - known))
+        curves.append(np.interp(np.arange(1, 257), x, y) - 1)
+    curve = np.stack(curves, axis=1)[None].round().clip(0, 255).astype(np.uint8)
+    return curve, SIGMAS * float(np.median(np.concatenate(left)))
