@@ -29,8 +29,10 @@ SIGMAS: Final = 1.4826
 """Standard deviation over median absolute deviation, of normal noise."""
 UNEVEN_NOISE: Final = 4.0
 """Grey levels left by a gain from which a tone curve is tried in its place."""
-EXPLAINED: Final = 0.6
-"""The curve is taken when it leaves at most this share of what the gain left."""
+CLEAN_NOISE: Final = 3.0
+"""The curve is taken when it leaves less: it has explained what changed."""
+CURVE_RANGE: Final = 0.55
+"""Logarithm of the change from which none is tried: a near-black picture would look like day."""
 TONES: Final = 12
 """Points of a tone curve."""
 QUICK_CHANGE: Final = 0.04
@@ -98,9 +100,9 @@ class Background:
         field = _light_field(np.log(self._usual / now))  # (h, w, C)
         residue = np.abs(now * np.exp(field) - self._usual)
         noise = SIGMAS * float(np.median(residue))
-        if noise > UNEVEN_NOISE:
+        if noise > UNEVEN_NOISE and np.median(np.abs(field)) < CURVE_RANGE:
             curve, left = _tone_curve(now, self._usual)
-            if left < EXPLAINED * noise:  # exposure, gamma or an offset: no gain does that
+            if left < CLEAN_NOISE:  # exposure, gamma or an offset: no gain does that
                 self._allow_for(left)
                 return np.asarray(cv2.LUT(small, curve), np.uint8), True
         self._allow_for(noise)
