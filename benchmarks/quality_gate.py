@@ -40,6 +40,7 @@ from runtime.identity.identification import Identifier
 from runtime.identity.recognition import Recogniser
 from runtime.sinks import open_events
 from runtime.watching.crops import Sample, Sampler
+from runtime.watching.detectors.opening import open_detectors
 from runtime.watching.quality import Flaw
 from runtime.watching.rig import RigStep, RigWatcher
 from runtime.watching.tracking import Track
@@ -198,7 +199,7 @@ def begin(notice: RigBegins, settings: StreamConfig, variants: Mapping[str, Vari
     for one in variants.values():
         one.recogniser.meet(notice.rig)
         one.samplers[notice.rig.name] = one.make(one.config, notice.rig.name, size)
-    return RigWatcher(notice.rig, settings, notice.before)
+    return RigWatcher(notice.rig, settings, notice.before, open_detectors(settings.detect))
 
 
 def variant(
