@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mambapro.cli import InputError
-from mambapro.contract import MODALITIES, Subject
+from mambapro.contract import MODALITIES, SUBSETS, Subject
 from mambapro.datasets import Record, load_triplet
 from mambapro.files import sha256
 from mambapro.preprocess import Picture, read_picture, stack
@@ -33,10 +33,6 @@ NIGHT_LUMA: Final = 40.0
 """A visible picture whose mean value (0 to 255) is lower was taken by night."""
 MIN_TRIPLETS: Final = 16
 """Fewer say nothing about ranges."""
-SUBSETS: Final = tuple(
-    chosen for size in (3, 2, 1) for chosen in itertools.combinations(MODALITIES, size)
-)
-"""All modalities, then each pair, then each alone."""
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.int64]]
 """images (1, 3, H, W, 3), mask (1, 3) and camera (1,), as a model file takes them."""

@@ -1,88 +1,210 @@
-"""Which similarity still means the same identity: thresholds at a chosen rate of false matches."""
+"""Choose match thresholds for a rate of false matches: ``python calibration/threshold.py MODEL``.
+
+Writes ``model.thresholds.json`` beside each model file, which ``runtime/stream.py`` takes from
+there, and ``model.det.png``, the trade-off. docs/thresholds.md says which rate to ask for.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
 
-from mambapro.cli import InputError
-from mambapro.metrics import Labels, Protocol, cosine_similarities, dropped_pairs, normalise_rows
-from mambapro.spec import MatchThreshold
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-Floats = npt.NDArray[np.floating]
+from calibration.embedding import ModelFile, Subset, read_identities
+from calibration.match_rates import fuse_visits
+from calibration.open_set import OpenSet, choose_threshold, fuse_first, open_set
+from calibration.threshold_figure import draw_det
+from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
+from mambapro.config import to_dict
+from mambapro.contract import EXIT_DONE, MODALITIES, SUBSETS
+from mambapro.datasets import Dataset
+from mambapro.files import in_checkout
+from mambapro.metrics import PROTOCOLS, Floats, Labels, Protocol
+from mambapro.spec import ModelSpec
+from mambapro.thresholds import (
+    COMPLETE,
+    Threshold,
+    Thresholds,
+    subset_name,
+    thresholds_path,
+    write_thresholds,
+)
+
+DEFAULT_MODEL: Final = in_checkout("runs/person/model.onnx")
+DEFAULT_FAR: Final = 0.01
+DEFAULT_CROPS: Final = 4
+"""Crops that the stream decides on, its match.decide_after."""
+
+_log = logging.getLogger("threshold")
 
 
-def threshold_at_false_match_rate(
-    genuine: Floats, impostor: Floats, rate: float, source: str = "given similarities"
-) -> MatchThreshold:
-    """Return the lowest threshold that at most ``rate`` of the impostor pairs reach.
+@dataclasses.dataclass(frozen=True)
+class Visits:
+    """What a model makes of every visit: all crops of an identity at a place."""
 
-    Args:
-        genuine: (n,) cosine similarities of pairs of one identity.
-        impostor: (m,) cosine similarities of pairs of different identities.
-        rate: allowed share of false matches, 0 to 1 (ISO/IEC 19795-1).
-        source: where the pairs come from; their numbers are added.
+    labels: Labels
+    """Whose visits they are."""
+    probes: dict[Subset, Floats]
+    """By modalities, (n, E) means of a visit's first crops."""
+    templates: dict[Subset, Floats]
+    """By modalities, (n, E) means of all its crops."""
 
-    Raises:
-        InputError: too few pairs to see the rate at all, or similarities that are not finite.
-    """
-    if not 0 < rate < 1:
-        raise InputError(f"the false-match rate must lie between 0 and 1, got {rate}")
-    if not genuine.size or impostor.size * rate < 1:
-        raise InputError(
-            f"a false-match rate of {rate} needs 1 genuine and {int(np.ceil(1 / rate))} impostor "
-            f"pairs, got {genuine.size} and {impostor.size}; raise the rate or add images"
+    def open_set(self, probe: Subset, template: Subset, protocol: Protocol) -> OpenSet:
+        """Compare all visits that show ``probe`` with all that show ``template``."""
+        return open_set(
+            (self.probes[probe], self.labels), (self.templates[template], self.labels), protocol
         )
-    if not (np.isfinite(genuine).all() and np.isfinite(impostor).all()):
-        raise InputError("similarities must be finite; the embeddings hold NaN or infinity")
-    genuine, impostor = genuine.astype(np.float32), impostor.astype(np.float32)
-    cosine = _above_all_but(impostor, int(rate * impostor.size))
-    return MatchThreshold(
-        cosine=cosine,
-        false_match_rate=float(np.mean(impostor >= cosine)),
-        true_match_rate=float(np.mean(genuine >= cosine)),
-        source=f"{source}: {genuine.size} genuine and {impostor.size} impostor comparisons",
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Calibrate each model file, print its thresholds, return the exit code."""
+    arguments = parse(argv)
+    start_logging(arguments.verbose)
+    written = [calibrate(path, arguments) for path in arguments.models]
+    if arguments.json:
+        print_json_line({"models": written})
+    return EXIT_DONE
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        description="Choose match thresholds for a rate of false matches, for each subset of the "
+        "modalities, and write them beside the model file, where the stream finds them."
+    )
+    parser.add_argument(
+        "models", nargs="*", type=Path, default=[DEFAULT_MODEL], metavar="MODEL",
+        help=f"model files, each precision by itself (default: {DEFAULT_MODEL})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--far", type=float, default=DEFAULT_FAR, metavar="SHARE",
+        help="share of false matches, 0 to 1: of comparisons with somebody else, or with "
+        f"--gallery of strangers (default: {DEFAULT_FAR})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gallery", type=int, default=1, metavar="N",
+        help="identities in the gallery that a stranger is compared with; --far is then the share "
+        "of strangers who are taken for any of them (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER",
+        help="folder that contains the dataset whose test split is compared (default: data.root "
+        "of the model's training)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--crops", type=int, default=DEFAULT_CROPS, metavar="N",
+        help=f"crops that a decision rests on, match.decide_after (default: {DEFAULT_CROPS})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of the model (default: every core)"
+    )
+    add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def calibrate(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Choose the thresholds of one model file, write them and the picture, print the table."""
+    model = ModelFile(path, arguments.threads)
+    dataset = read_identities(model.spec, arguments.data)
+    _log.info("%s: embedding the test split in %d subsets", path, len(SUBSETS))
+    protocol = PROTOCOLS[dataset.layout]
+    visits = embed_visits(model, dataset, protocol, arguments.crops)
+    cases = compare(visits, protocol)
+    thresholds = choose(model.spec, dataset, cases, arguments.far, arguments.gallery)
+    output = thresholds_path(path)
+    write_thresholds(output, thresholds)
+    picture = path.with_name(f"{path.stem}.det.png")
+    draw_det(cases, thresholds, str(path), picture)
+    print(table(thresholds, output, picture))
+    return {"model": str(path), "output": str(output), **to_dict(thresholds)}
+
+
+def embed_visits(model: ModelFile, dataset: Dataset, protocol: Protocol, crops: int) -> Visits:
+    """Embed the gallery of the test split, and fuse it to visits."""
+    if crops < 1:
+        raise InputError(f"--crops must be at least 1, got {crops}")
+    split = dataset.gallery  # it holds the queries' identities too
+    labels = split.labels()
+    embedded = model.embed(split.records, SUBSETS)
+    probes = {s: fuse_first(rows, labels, protocol, crops) for s, rows in embedded.items()}
+    fused = {s: fuse_visits(rows, labels, protocol) for s, rows in embedded.items()}
+    return Visits(fused[MODALITIES][1], probes, {s: rows for s, (rows, _) in fused.items()})
+
+
+Cases = dict[str, dict[str, OpenSet]]
+"""``same`` and ``mixed``, each by the name of the subset."""
+
+
+def compare(visits: Visits, protocol: Protocol) -> Cases:
+    """Return the comparisons of every case that has a threshold."""
+    return {
+        "same": {subset_name(s): visits.open_set(s, s, protocol) for s in SUBSETS},
+        "mixed": {
+            subset_name(s): visits.open_set(s, MODALITIES, protocol)
+            for s in SUBSETS
+            if s != MODALITIES
+        },
+    }
+
+
+def choose(spec: ModelSpec, dataset: Dataset, cases: Cases, far: float, gallery: int) -> Thresholds:
+    """Choose the threshold of every case."""
+    complete = cases["same"][COMPLETE]
+    chosen = {
+        kind: {name: choose_threshold(c, far, gallery) for name, c in by_subset.items()}
+        for kind, by_subset in cases.items()
+    }
+    return Thresholds(
+        subject=spec.subject,
+        precision=spec.precision,
+        embedding_space=spec.embedding_space,
+        far=far,
+        gallery=gallery,
+        identities=complete.identities - 1,
+        source=f"test split of {dataset.layout}: {complete.identities} identities, "
+        f"{len(complete.own)} visits",
+        same=chosen["same"],
+        mixed=chosen["mixed"],
     )
 
 
-def pair_similarities(
-    query: Floats, gallery: Floats, query_labels: Labels, gallery_labels: Labels, protocol: Protocol
-) -> tuple[Floats, Floats]:
-    """Return the cosine similarities of all genuine and of all impostor pairs, (n,) and (m,).
-
-    Genuine pairs that ``protocol`` drops do not count: two pictures of one identity by one camera
-    would make recognising again look easier than it is.
-
-    Args:
-        query: (Q, E) embeddings.
-        gallery: (G, E) embeddings; may be the queries themselves.
-        query_labels: who the queries are.
-        gallery_labels: who the gallery entries are.
-        protocol: which entries do not count.
-    """
-    similarities = cosine_similarities(query, gallery)
-    same = query_labels.identity[:, None] == gallery_labels.identity
-    dropped = dropped_pairs(query_labels, gallery_labels, protocol)
-    return similarities[same & ~dropped], similarities[~same]
-
-
-def fuse_visits(embeddings: Floats, labels: Labels, protocol: Protocol) -> tuple[Floats, Labels]:
-    """Return the mean embedding of each visit: all pictures of an identity by one camera.
-
-    The stream compares tracks, which are means of several crops, so a threshold for it is chosen on
-    means too: they lie closer together than single pictures. ``protocol`` "scene" takes visits by
-    scene. Rows of the result are of unit length.
-    """
-    place = labels.camera if protocol == "camera" else labels.scene
-    keys = np.stack([labels.identity, place], axis=1)
-    _, first, visit = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    total = np.zeros((len(first), embeddings.shape[1]), embeddings.dtype)
-    np.add.at(total, visit.ravel(), embeddings)
-    return normalise_rows(total), labels.take(first)
+def table(thresholds: Thresholds, *written: Path) -> str:
+    """Return the thresholds as lines of text."""
+    of = "comparisons" if thresholds.gallery == 1 else (
+        f"strangers in a gallery of {thresholds.gallery}"
+    )  # fmt: skip
+    title = (
+        f"{thresholds.subject}, {thresholds.precision}: at most {thresholds.far:.2%} of {of}; "
+        f"{thresholds.source}"
+    )
+    header = (
+        f"{'track':12} {'template':12} {'threshold':>9} {'false match':>11}  {'95 %':^15} "
+        f"{'non-match':>9} {'identified':>10}  {'95 %':^15} {'strangers known':>15}"
+    )
+    rows = [
+        _row(name, name if kind == "same" else COMPLETE, threshold)
+        for kind in ("same", "mixed")
+        for name, threshold in getattr(thresholds, kind).items()
+    ]
+    return "\n".join([title, header, *rows, *(f"written: {path}" for path in written)])
 
 
-def _above_all_but(values: Floats, allowed: int) -> float:
-    """Return the lowest float32, the type of embeddings, that ``allowed`` of ``values`` reach."""
-    rank = values.size - 1 - allowed
-    highest_refused = np.partition(values, rank)[rank]
-    return float(np.nextafter(np.float32(highest_refused), np.float32(np.inf)))
+def _row(track: str, template: str, threshold: Threshold) -> str:
+    match, identified = threshold.false_match, threshold.identified
+    return (
+        f"{track:12} {template:12} {threshold.cosine:9.4f} {match.value:11.4%}  "
+        f"{match.low:6.3%} {match.high:6.3%}   {threshold.false_non_match.value:9.1%} "
+        f"{identified.value:10.1%}  {identified.low:6.1%} {identified.high:6.1%}   "
+        f"{threshold.strangers_known.value:15.1%}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

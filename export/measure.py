@@ -10,13 +10,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from calibration.images import SUBSETS
-from calibration.threshold import pair_similarities
+from calibration.match_rates import pair_similarities
 from export.candidates import Candidate
 from export.evaluation_data import Embedded, Subset, batches, embed_subsets
 from export.memory import added_memory
 from export.opening import Scan
-from mambapro.contract import MODALITIES
+from mambapro.contract import MODALITIES, SUBSETS
 from mambapro.datasets import Dataset
 from mambapro.metrics import (
     PROTOCOLS,

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import torch
 
-from calibration.threshold import (
+from calibration.match_rates import (
     fuse_visits,
     pair_similarities,
     threshold_at_false_match_rate,

@@ -1,5 +1,6 @@
 """Names and numbers that every stage agrees on. Standard library only."""
 
+import itertools
 from typing import Final, Literal
 
 Modality = Literal["rgb", "nir", "tir"]
@@ -7,6 +8,11 @@ Subject = Literal["person", "vehicle"]
 
 MODALITIES: Final[tuple[Modality, ...]] = ("rgb", "nir", "tir")
 """Modality order of every stacked tensor: visible, near infrared, thermal infrared."""
+
+SUBSETS: Final = tuple(
+    chosen for size in (3, 2, 1) for chosen in itertools.combinations(MODALITIES, size)
+)
+"""What may be left of the modalities: all, then each pair, then each alone."""
 
 SUBJECTS: Final[tuple[Subject, ...]] = ("person", "vehicle")
 

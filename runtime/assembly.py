@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from mambapro.config import to_yaml
 from mambapro.contract import Modality, Subject
-from mambapro.files import write_json, write_text
+from mambapro.files import in_checkout, write_json, write_text
 from runtime.config import RigConfig, StreamConfig
 from runtime.engines import Engine
 from runtime.feeds.clips import ClipFeed
@@ -29,6 +29,7 @@ from runtime.gallery import Purged, open_gallery
 from runtime.identity.identification import Identifier
 from runtime.identity.recognition import Recogniser
 from runtime.identity.recording import CropRecorder
+from runtime.identity.requirement import Requirement, load_thresholds
 from runtime.operation.health import LiveView
 from runtime.picture.presentation import Presentation
 from runtime.pipeline import Pipeline
@@ -195,7 +196,10 @@ def _recogniser(
         folder = Path(config.output) / config.gallery.folder / subject
         gallery = open_gallery(folder, engine.spec, settings, functools.partial(_forget, events))
         owner.callback(gallery.close)
-        identifiers[subject] = Identifier(config.match, gallery, engine.spec)
+        file = config.models.path(subject)
+        thresholds = None if file is None else load_thresholds(in_checkout(file), engine.spec)
+        required = Requirement(config.match, engine.spec, thresholds)
+        identifiers[subject] = Identifier(config.match, gallery, required)
     recorder = None
     if config.record_crops is not None:
         recorder = CropRecorder(Path(config.record_crops))

@@ -10,9 +10,11 @@ from runtime.config import CameraConfig, GalleryConfig, MatchConfig, RigConfig
 from runtime.gallery import open_gallery
 from runtime.identity.identification import Identifier, fuse
 from runtime.identity.recognition import Recogniser
+from runtime.identity.requirement import Requirement
 from runtime.sinks import CLIPS, EventLog, JsonLinesSink
 from runtime.watching.crops import Sample
 from runtime.watching.tracking import Track
+from tests.made_up_thresholds import thresholds
 from tests.runtime_scenes import COLOURS, ColourEngine
 
 
@@ -31,24 +33,25 @@ def sample(rig, track, identity, time_s=0.5, modalities=("rgb",)):
 class Desk:
     """A recogniser with a gallery of colours."""
 
-    def __init__(self, folder, **settings):
+    def __init__(self, folder, thresholds=None, **settings):
         self.engine = ColourEngine()
         config = MatchConfig(**{"decide_after": 2, **settings})
         self.gallery = open_gallery(folder / "g", self.engine.spec, GalleryConfig())
         self.path = folder / "events.jsonl"
         self.events_log = EventLog(CLIPS, JsonLinesSink(self.path))
-        identifiers = {"person": Identifier(config, self.gallery, self.engine.spec)}
+        required = Requirement(config, self.engine.spec, thresholds)
+        identifiers = {"person": Identifier(config, self.gallery, required)}
         self.recogniser = Recogniser(
             config, {"person": self.engine}, identifiers, self.events_log, 8, 0.2
         )
         for name, camera in (("gate", 0), ("yard", 9)):
             self.recogniser.meet(RigConfig(name, {"rgb": CameraConfig("")}, camera))
 
-    def see(self, rig, number, identity, start_s, count=2, **kinds):
+    def see(self, rig, number, identity, start_s, count=2, modalities=("rgb",), **kinds):
         """Let a track pass; return its decision."""
         track = make_track(number, start_s, start_s + 1, **kinds)
         for _ in range(count):
-            self.recogniser.add(track, sample(rig, track, identity, start_s))
+            self.recogniser.add(track, sample(rig, track, identity, start_s, modalities))
         self.recogniser.advance(start_s + 1)
         self.recogniser.end(rig, track)
         return self.recogniser.decision(rig, track)
@@ -149,7 +152,9 @@ def test_strays_of_another_model_are_forgotten(tmp_path):
         subject: open_gallery(tmp_path / subject, engine.spec, GalleryConfig())
         for subject, engine in engines.items()
     }
-    identifiers = {s: Identifier(config, g, engines[s].spec) for s, g in galleries.items()}
+    identifiers = {
+        s: Identifier(config, g, Requirement(config, engines[s].spec)) for s, g in galleries.items()
+    }
     sink = EventLog(CLIPS, JsonLinesSink(tmp_path / "events.jsonl"))
     recogniser = Recogniser(config, engines, identifiers, sink, 8, 0.2)
     recogniser.meet(RigConfig("gate", {"rgb": CameraConfig("")}, 0))
@@ -207,13 +212,12 @@ def test_the_mean_of_unit_vectors_is_a_unit_vector():
     ("settings", "calibrated", "expected"),
     [({"person_threshold": 0.5}, True, 0.5), ({}, True, 0.9), ({}, False, 0.7)],
 )
-def test_the_config_decides_before_the_model(tmp_path, settings, calibrated, expected, caplog):
+def test_the_config_decides_before_the_model(settings, calibrated, expected, caplog):
     spec = ColourEngine().spec
     spec = spec if calibrated else spec.replace(match_threshold=None)
-    gallery = open_gallery(tmp_path / "g", spec, GalleryConfig())
-    assert Identifier(MatchConfig(**settings), gallery, spec).threshold == expected
+    required = Requirement(MatchConfig(**settings), spec)
+    assert required.single == required.between(["rgb"], ["tir"]) == expected
     assert ("no calibrated threshold" in caplog.text) is (not calibrated)
-    gallery.close()
 
 
 def test_every_line_is_whole_and_readable_at_once(tmp_path):
@@ -271,3 +275,16 @@ def test_a_gallery_that_cannot_be_written_ends_a_run_on_clips_only(tmp_path, cap
             desk.see("gate", 1, "a", 0)
     desk.gallery.close()
     desk.events_log.close()
+
+
+def test_the_threshold_is_that_of_what_track_and_template_show(tmp_path):
+    made = thresholds(ColourEngine().spec, {"rgb": 0.3}, {"rgb": 0.5})
+    desk = Desk(tmp_path, made)
+    assert desk.see("gate", 1, "a", 0, modalities=("rgb",)).threshold == 0.3
+    again = desk.see("gate", 2, "a", 10, modalities=("rgb",))
+    assert (again.known, again.threshold) == (True, 0.3)
+    complete = desk.see("gate", 3, "a", 20, modalities=("rgb", "nir", "tir"))
+    assert (complete.known, complete.threshold) == (True, 0.5)  # by a template of rgb alone
+    complete = desk.see("gate", 4, "a", 30, modalities=("rgb", "nir", "tir"))
+    assert (complete.known, complete.threshold) == (True, 0.9)  # by one that is complete
+    desk.gallery.close()

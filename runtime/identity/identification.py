@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,13 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from mambapro.contract import MODALITIES, Modality, Subject
-from mambapro.spec import ModelSpec
 from runtime.config import MatchConfig
 from runtime.gallery import Candidate, Embedding, Gallery
+from runtime.identity.requirement import Requirement, shown_by_most, shown_in
 from runtime.watching.crops import Sample
 from runtime.watching.tracking import Track
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,14 +111,34 @@ class Sighting:
         """Return the modalities that any sample shows."""
         return [m for m in MODALITIES if any(m in sample.crops for sample in self.samples)]
 
+    def shown(self) -> list[Modality]:
+        """Return the modalities that :meth:`fused` is of."""
+        return shown_by_most([sample.crops.keys() for sample in self.samples])
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A candidate and what is required of it."""
+
+    candidate: Candidate
+    threshold: float
+
+    @property
+    def score(self) -> float:
+        return self.candidate.score
+
 
 class Identifier:
     """Decides over tracks of one subject against its gallery."""
 
-    def __init__(self, config: MatchConfig, gallery: Gallery, spec: ModelSpec) -> None:
-        """Decide by the configured threshold, or by the model's."""
-        self._config, self._gallery = config, gallery
-        self.threshold = _threshold(config, spec)
+    def __init__(self, config: MatchConfig, gallery: Gallery, required: Requirement) -> None:
+        """Decide by what is ``required`` of a score."""
+        self._config, self._gallery, self._required = config, gallery, required
+
+    @property
+    def alike(self) -> float:
+        """Least similarity of the crops of a track that shows one subject."""
+        return self._required.single
 
     @property
     def identities(self) -> int:
@@ -130,20 +147,33 @@ class Identifier:
 
     def decide(self, sighting: Sighting, excluded: Collection[str]) -> Decision:
         """Name the subject; ``excluded`` identities are in view elsewhere and cannot be it."""
-        candidates = self._gallery.candidates(sighting.fused(), self._config.top, excluded)
-        best = candidates[0] if candidates else None
-        score = None if best is None else best.score
-        if best is not None and best.score >= self.threshold:
-            return Decision(best.identity, True, score, self.threshold, best)
-        return Decision(self._gallery.new_identity(), False, score, self.threshold, None)
-
-    def likely(self, embedding: Embedding) -> Likely:
-        """Say whom one crop looks like; nothing is kept of it."""
-        best = next(iter(self._gallery.candidates(embedding, self._config.top)), None)
+        shown = sighting.shown()
+        best = self._best(sighting.fused(), shown, excluded)
         if best is None:
-            return Likely(None, None, self.threshold)
-        known = best.score >= self.threshold
-        return Likely(best.identity if known else None, best.score, self.threshold)
+            name = self._gallery.new_identity()
+            return Decision(name, False, None, self._required.between(shown, shown), None)
+        known = best.score >= best.threshold
+        name = best.candidate.identity if known else self._gallery.new_identity()
+        return Decision(name, known, best.score, best.threshold, best.candidate if known else None)
+
+    def likely(self, embedding: Embedding, shown: Collection[Modality]) -> Likely:
+        """Say whom one crop that shows these modalities looks like; nothing is kept of it."""
+        best = self._best(embedding, shown, ())
+        if best is None:
+            return Likely(None, None, self._required.between(shown, shown))
+        known = best.score >= best.threshold
+        return Likely(best.candidate.identity if known else None, best.score, best.threshold)
+
+    def _best(
+        self, embedding: Embedding, shown: Collection[Modality], excluded: Collection[str]
+    ) -> _Judged | None:
+        """Return the candidate that is furthest above what is required of it."""
+        candidates = self._gallery.candidates(embedding, self._config.top, excluded)
+        judged = (
+            _Judged(c, self._required.between(shown, shown_in(c.template.payload)))
+            for c in candidates
+        )
+        return max(judged, key=lambda j: j.score - j.threshold, default=None)
 
     def expire(self, time_s: float) -> None:
         """Delete from the gallery who has not been seen for as long as the settings say."""
@@ -156,7 +186,7 @@ class Identifier:
             "rig": sighting.rig,
             "track": sighting.track.number,
             "time_s": sighting.samples[-1].time_s,
-            "mask": [int(m in sighting.modalities()) for m in MODALITIES],
+            "mask": [int(m in sighting.shown()) for m in MODALITIES],
         }
         sighting.point = self._gallery.put(
             sighting.decision.identity, sighting.fused(), payload, sighting.point
@@ -167,17 +197,3 @@ def fuse(embeddings: Sequence[Embedding]) -> Embedding:
     """Return the mean of unit embeddings (E,), of unit length again."""
     mean = np.mean(embeddings, axis=0, dtype=np.float64)
     return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
-
-
-def _threshold(config: MatchConfig, spec: ModelSpec) -> float:
-    configured = config.threshold(spec.subject)
-    if configured is not None:
-        return configured
-    if spec.match_threshold is not None:
-        return spec.match_threshold.cosine
-    log.warning(
-        "the %s model carries no calibrated threshold; match.default_threshold %.2f decides",
-        spec.subject,
-        config.default_threshold,
-    )
-    return config.default_threshold

@@ -120,7 +120,7 @@ class Recogniser:
             batch = [(track, sample) for track, sample in glimpses if track.subject == subject]
             embeddings = self._embed(engine, [sample for _, sample in batch])
             for (track, sample), embedding in zip(batch, embeddings, strict=True):
-                likely = self._identifiers[subject].likely(embedding)
+                likely = self._identifiers[subject].likely(embedding, sample.crops.keys())
                 self._events.write(glimpse_event(track, sample, likely))
 
     def _forget(self, time_s: float) -> None:
@@ -174,8 +174,7 @@ class Recogniser:
     def _take(self, track: Track, sample: Sample, embedding: Embedding) -> list[Sighting]:
         """Add a crop to its track's sighting; return that if this decided it by ending it."""
         sighting = self._current[sample.rig, track.number]
-        least = self._identifiers[sighting.subject].threshold
-        begun = sighting.take(sample, embedding, least)
+        begun = sighting.take(sample, embedding, self._identifiers[sighting.subject].alike)
         if begun is None:
             return []
         log.info(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from calibration.threshold import fuse_visits, pair_similarities, threshold_at_false_match_rate
+from calibration.match_rates import fuse_visits, pair_similarities, threshold_at_false_match_rate
 from mambapro.cli import InputError
 from mambapro.metrics import Labels
 
