@@ -78,11 +78,13 @@ def parse(argv: Sequence[str] | None, description: str, written: str) -> argpars
     return parser.parse_args(argv)
 
 
-def watch(seed: int, folder: Path) -> dict[str, Any]:
-    """Run the stream on the scene ``seed``; return its report."""
+def watch(seed: int, folder: Path, name: str = "stream", *settings: str) -> dict[str, Any]:
+    """Run the stream on the scene ``seed``, into the folder ``name``; return its report."""
     scene = write_scene(folder / f"scene{seed}", seed=seed)
-    output = folder / f"stream{seed}"
-    stream.main(["--rigs", str(scene / "rigs.yaml"), "--output", str(output), "--no-video"])
+    output = folder / f"{name}{seed}"
+    changed = [argument for setting in settings for argument in ("--set", setting)]
+    rigs = str(scene / "rigs.yaml")
+    stream.main(["--rigs", rigs, "--output", str(output), "--no-video", *changed])
     report: dict[str, Any] = json.loads((output / "report.json").read_text(encoding="utf-8"))
     return report
 

@@ -16,6 +16,7 @@ from runtime.config.recognition import (
     MatchConfig,
     OnnxDetectConfig,
     OutputLayout,
+    PassageConfig,
     SampleConfig,
     TrackConfig,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "MqttConfig",
     "OnnxDetectConfig",
     "OutputLayout",
+    "PassageConfig",
     "RigConfig",
     "RigsConfig",
     "SampleConfig",

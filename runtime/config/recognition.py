@@ -175,6 +175,30 @@ class SampleConfig:
 
 
 @dataclass(frozen=True)
+class PassageConfig:
+    """How long somebody takes from one rig to another, in this direction."""
+
+    leaves: str
+    """Name of the rig that they are seen at first."""
+    enters: str
+    """Name of the rig that they are seen at next."""
+    min_s: float = 0.0
+    """Nobody is faster, s; with 0 both may see somebody at once."""
+    max_s: float | None = None
+    """Most are as fast as this, s: they are preferred among who is similar enough; none knows no
+    such time."""
+
+    def __post_init__(self) -> None:
+        if self.leaves == self.enters:
+            raise InputError(f"match.graph: a passage needs two rigs, got {self.leaves} twice")
+        if self.min_s < 0 or (self.max_s is not None and not self.max_s > self.min_s):
+            raise InputError(
+                f"match.graph, {self.leaves} to {self.enters}: min_s must be at least 0 and max_s "
+                f"above it, got {self.min_s} and {self.max_s}"
+            )
+
+
+@dataclass(frozen=True)
 class MatchConfig:
     """The decision: somebody known, or somebody new."""
 
@@ -192,6 +216,20 @@ class MatchConfig:
     """The score of an identity is the mean of its best templates, this many or all it has."""
     disjoint_sites: bool = True
     """Rigs see different places: who is in view at one cannot be in view at another."""
+    graph: tuple[PassageConfig, ...] = ()
+    """Travel times between rigs, [{leaves: gate, enters: yard, min_s: 5, max_s: 120}]; what is not
+    named is not restricted (docs/camera-graph.md)."""
+    graph_weight: float = 0.05
+    """Most that a likely travel time adds to a similarity when those who reach the threshold are
+    ranked."""
+
+    def __post_init__(self) -> None:
+        pairs = [(passage.leaves, passage.enters) for passage in self.graph]
+        twice = next((pair for pair in pairs if pairs.count(pair) > 1), None)
+        if twice is not None:
+            raise InputError(f"match.graph names the passage {twice[0]} to {twice[1]} twice")
+        if not 0 <= self.graph_weight <= 1:
+            raise InputError(f"match.graph_weight must be from 0 to 1, got {self.graph_weight}")
 
     def __post_init__(self) -> None:
         """Refuse what decides nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mambapro.contract import MODALITIES, Modality
-from runtime.identity.identification import Likely, Sighting
+from runtime.identity.identification import Denied, Likely, Sighting
 from runtime.watching.crops import Sample
 from runtime.watching.tracking import Track
 
@@ -34,6 +34,17 @@ def sighting_event(seen: Sighting) -> Event:
         "crops": len(seen.embeddings),
         "seen_at": None if match is None else match["rig"],
         "seen_s": None if match is None else round(match["time_s"], 3),
+        "veto": None if decision.veto is None else _veto(decision.veto),
+    }
+
+
+def _veto(denied: Denied) -> dict[str, Any]:
+    """Say why somebody more similar was not taken; without a name, which a deletion would miss."""
+    return {
+        "rig": denied.why.rig,
+        "gap_s": round(denied.why.gap_s, 3),
+        "min_s": denied.why.min_s,
+        "score": round(denied.score, 4),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,9 +11,21 @@ import numpy as np
 from mambapro.contract import MODALITIES, Modality, Subject
 from runtime.config import MatchConfig
 from runtime.gallery import Candidate, Embedding, Gallery
+from runtime.identity.camera_graph import Stay, Veto
 from runtime.identity.requirement import Requirement, shown_by_most, shown_in
+from runtime.identity.whereabouts import Circumstances, Whereabouts
 from runtime.watching.crops import Sample
 from runtime.watching.tracking import Track
+
+
+@dataclass(frozen=True)
+class Denied:
+    """Somebody who would have been recognised, but cannot have been there."""
+
+    why: Veto
+    """What the camera graph says."""
+    score: float
+    """Cosine similarity to them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,8 @@ class Decision:
     """Smallest score of a known identity."""
     match: Candidate | None
     """The identity that was recognised; None for a new one."""
+    veto: Denied | None = None
+    """What kept the sighting from being of a more similar identity; None when nothing did."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,11 @@ class Sighting:
     def end_s(self) -> float:
         """When it was last in view, s."""
         return self.track.end_s if self.left_s is None else self.left_s
+
+    @property
+    def stay(self) -> Stay:
+        """Where and when it was."""
+        return Stay(self.rig, self.start_s, self.end_s)
 
     def fused(self) -> Embedding:
         """Return the mean embedding, of unit length."""
@@ -127,6 +146,14 @@ class _Judged:
     def score(self) -> float:
         return self.candidate.score
 
+    @property
+    def margin(self) -> float:
+        return self.score - self.threshold
+
+    @property
+    def known(self) -> bool:
+        return self.score >= self.threshold
+
 
 class Identifier:
     """Decides over tracks of one subject against its gallery."""
@@ -134,6 +161,7 @@ class Identifier:
     def __init__(self, config: MatchConfig, gallery: Gallery, required: Requirement) -> None:
         """Decide by what is ``required`` of a score."""
         self._config, self._gallery, self._required = config, gallery, required
+        self._whereabouts = Whereabouts(config)
 
     @property
     def alike(self) -> float:
@@ -145,35 +173,63 @@ class Identifier:
         """How many the gallery knows."""
         return len(self._gallery)
 
-    def decide(self, sighting: Sighting, excluded: Collection[str]) -> Decision:
-        """Name the subject; ``excluded`` identities are in view elsewhere and cannot be it."""
-        shown = sighting.shown()
-        best = self._best(sighting.fused(), shown, excluded)
+    def decide(self, sighting: Sighting, others: Iterable[tuple[str, Stay]]) -> Decision:
+        """Name the subject; ``others`` says who was where in this run."""
+        shown, fused = sighting.shown(), sighting.fused()
+        about = self._whereabouts.circumstances(sighting.stay, others)
+        best = self._best(fused, shown, about.present | about.vetoes.keys(), about)
+        denied = self._denied(fused, shown, about)
         if best is None:
             name = self._gallery.new_identity()
-            return Decision(name, False, None, self._required.between(shown, shown), None)
-        known = best.score >= best.threshold
-        name = best.candidate.identity if known else self._gallery.new_identity()
-        return Decision(name, known, best.score, best.threshold, best.candidate if known else None)
+            threshold = self._required.between(shown, shown)
+            return Decision(name, False, None, threshold, None, denied)
+        match = best.candidate if best.known else None
+        name = self._gallery.new_identity() if match is None else match.identity
+        return Decision(name, best.known, best.score, best.threshold, match, denied)
 
     def likely(self, embedding: Embedding, shown: Collection[Modality]) -> Likely:
         """Say whom one crop that shows these modalities looks like; nothing is kept of it."""
         best = self._best(embedding, shown, ())
         if best is None:
             return Likely(None, None, self._required.between(shown, shown))
-        known = best.score >= best.threshold
-        return Likely(best.candidate.identity if known else None, best.score, best.threshold)
+        name = best.candidate.identity if best.known else None
+        return Likely(name, best.score, best.threshold)
 
     def _best(
-        self, embedding: Embedding, shown: Collection[Modality], excluded: Collection[str]
+        self,
+        embedding: Embedding,
+        shown: Collection[Modality],
+        excluded: Collection[str],
+        about: Circumstances | None = None,
     ) -> _Judged | None:
-        """Return the candidate that is furthest above what is required of it."""
-        candidates = self._gallery.candidates(embedding, self._config.top, excluded)
-        judged = (
+        """Return the candidate that is furthest above what is required of it.
+
+        Of those above, a likely way there ranks higher; it makes nobody known.
+        """
+        judged = [
             _Judged(c, self._required.between(shown, shown_in(c.template.payload)))
-            for c in candidates
-        )
-        return max(judged, key=lambda j: j.score - j.threshold, default=None)
+            for c in self._gallery.candidates(embedding, self._config.top, excluded)
+        ]
+
+        def rank(one: _Judged) -> float:
+            likely = 0.0 if about is None else self._whereabouts.bonus(one.candidate, about)
+            return one.margin + likely
+
+        matches = [one for one in judged if one.known]
+        if matches:
+            return max(matches, key=rank)
+        return max(judged, key=lambda one: one.margin, default=None)
+
+    def _denied(
+        self, fused: Embedding, shown: Collection[Modality], about: Circumstances
+    ) -> Denied | None:
+        """Return whom the camera graph ruled out who would have been recognised instead."""
+        if not about.vetoes:
+            return None
+        free = self._best(fused, shown, about.present, about)
+        if free is None or not free.known or free.candidate.identity not in about.vetoes:
+            return None
+        return Denied(about.vetoes[free.candidate.identity], free.score)
 
     def expire(self, time_s: float) -> None:
         """Delete from the gallery who has not been seen for as long as the settings say."""

@@ -14,6 +14,7 @@ from runtime.config import MatchConfig, RigConfig
 from runtime.engines import Engine
 from runtime.figures.tally import Tally
 from runtime.gallery import Embedding
+from runtime.identity.camera_graph import Stay
 from runtime.identity.events import glimpse_event, sighting_event, track_end_event
 from runtime.identity.identification import Decision, Identifier, Sighting
 from runtime.identity.recording import CropRecorder
@@ -25,8 +26,6 @@ FORGET_FROM: Final = 64
 """Sightings are looked through for old ones when there are so many."""
 TIDY_S: Final = 600.0
 """Galleries of live runs are looked through for what has expired this often, s."""
-TOGETHER_S: Final = 0.2
-"""Two tracks that overlap this long in time are two subjects."""
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +206,7 @@ class Recogniser:
             sighting.strays = []  # embedded by the other model
         identifier = self._identifiers[sighting.subject]
         with self._tally.time("decide"):
-            sighting.decision = identifier.decide(sighting, self._elsewhere(sighting))
+            sighting.decision = identifier.decide(sighting, self._others(sighting))
         self._keep(sighting)
         self._events.write(sighting_event(sighting), _best(sighting).crops)
 
@@ -220,20 +219,13 @@ class Recogniser:
                 raise
             log.error("a sighting at %s is not kept: %s", sighting.rig, error)
 
-    def _elsewhere(self, sighting: Sighting) -> set[str]:
-        """Return the identities that were in view beside this track, and so cannot be it."""
-        return {
-            other.decision.identity
+    def _others(self, sighting: Sighting) -> list[tuple[str, Stay]]:
+        """Return who else was where, as far as that is decided and not forgotten."""
+        return [
+            (other.decision.identity, other.stay)
             for other in self.sightings
-            if other is not sighting
-            and other.decision is not None
-            and (self._config.disjoint_sites or other.rig == sighting.rig)
-            and _together_s(sighting, other) > TOGETHER_S
-        }
-
-
-def _together_s(a: Sighting, b: Sighting) -> float:
-    return min(a.end_s, b.end_s) - max(a.start_s, b.start_s)
+            if other is not sighting and other.decision is not None
+        ]
 
 
 def _best(sighting: Sighting) -> Sample:
