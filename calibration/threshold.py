@@ -25,6 +25,7 @@ from mambapro.cli import InputError, add_common_arguments, print_json_line, run,
 from mambapro.config import to_dict
 from mambapro.contract import EXIT_DONE, MODALITIES, SUBSETS
 from mambapro.datasets import Dataset
+from mambapro.drift import drift_reference
 from mambapro.files import in_checkout
 from mambapro.metrics import PROTOCOLS, Floats, Labels, Protocol
 from mambapro.spec import ModelSpec
@@ -117,7 +118,7 @@ def calibrate(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     protocol = PROTOCOLS[dataset.layout]
     visits = embed_visits(model, dataset, protocol, arguments.crops)
     cases = compare(visits, protocol)
-    thresholds = choose(model.spec, dataset, cases, arguments.far, arguments.gallery)
+    thresholds = choose(model.spec, dataset, visits, cases, arguments.far, arguments.gallery)
     output = thresholds_path(path)
     write_thresholds(output, thresholds)
     picture = path.with_name(f"{path.stem}.det.png")
@@ -154,8 +155,10 @@ def compare(visits: Visits, protocol: Protocol) -> Cases:
     }
 
 
-def choose(spec: ModelSpec, dataset: Dataset, cases: Cases, far: float, gallery: int) -> Thresholds:
-    """Choose the threshold of every case."""
+def choose(
+    spec: ModelSpec, dataset: Dataset, visits: Visits, cases: Cases, far: float, gallery: int
+) -> Thresholds:
+    """Choose the threshold of every case, and note what visits look like."""
     complete = cases["same"][COMPLETE]
     chosen = {
         kind: {name: choose_threshold(c, far, gallery) for name, c in by_subset.items()}
@@ -172,6 +175,7 @@ def choose(spec: ModelSpec, dataset: Dataset, cases: Cases, far: float, gallery:
         f"{len(complete.own)} visits",
         same=chosen["same"],
         mixed=chosen["mixed"],
+        drift={subset_name(s): drift_reference(rows, s) for s, rows in visits.probes.items()},
     )
 
 

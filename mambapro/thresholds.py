@@ -17,6 +17,7 @@ from typing import Any, Final
 from mambapro.cli import InputError
 from mambapro.config import from_dict, to_dict
 from mambapro.contract import MODALITIES, SUBSETS, Subject
+from mambapro.drift import DriftReference
 from mambapro.files import write_json
 from mambapro.spec import ModelSpec, Precision
 
@@ -80,8 +81,8 @@ class Thresholds:
     """By modalities, ``rgb+tir`` and the like: track and template show just these."""
     mixed: dict[str, Threshold]
     """By modalities: one shows these, the other all."""
-    drift: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """By modalities, then by statistic: its quantiles over the tracks, for the drift monitor."""
+    drift: dict[str, DriftReference] = field(default_factory=dict)
+    """By modalities, what tracks look like that show these, for the drift monitor."""
     format_version: int = THRESHOLDS_FORMAT
     """Version of this record."""
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from mambapro.config import to_yaml
 from mambapro.contract import Modality, Subject
 from mambapro.files import in_checkout, write_json, write_text
+from mambapro.thresholds import Thresholds
 from runtime.config import RigConfig, StreamConfig
 from runtime.engines import Engine
 from runtime.feeds.clips import ClipFeed
@@ -30,6 +31,7 @@ from runtime.identity.identification import Identifier
 from runtime.identity.recognition import Recogniser
 from runtime.identity.recording import CropRecorder
 from runtime.identity.requirement import Requirement, load_thresholds
+from runtime.operation.drift import DriftMonitor
 from runtime.operation.health import LiveView
 from runtime.picture.presentation import Presentation
 from runtime.pipeline import Pipeline
@@ -83,7 +85,7 @@ def run_live(
     with _Run(config, engines, events, remember_s=config.live.remember_s, tally=tally) as run:
         live = LiveFeed(rigs, config)
         feed = run.through(live)
-        with serve(LiveView(live, events, run.identities, tally)):
+        with serve(LiveView(live, events, run.identities, tally, run.drift.found)):
             run.pipeline.run(feed)
     watch = Watch(run.pipeline.footage_s, 0.0, time.monotonic() - started, live=True)
     return run.reported(watch, feed.statistics(), {})
@@ -131,11 +133,16 @@ class _Run:
             owner.callback(events.close)
             write_text(self._output / "config.yaml", to_yaml(config))
             self.pool = owner.enter_context(ThreadPoolExecutor(RIGS_AT_ONCE, "rig"))
-            self._recogniser = _recogniser(owner, config, engines, events, remember_s, fresh, tally)
+            thresholds = _thresholds(config, engines)
+            self._recogniser = _recogniser(
+                owner, config, engines, events, thresholds, remember_s, fresh, tally
+            )
+            self.drift = DriftMonitor(config.drift, {s: t.drift for s, t in thresholds.items()})
             self._presentation = Presentation(config.video, self._output, self._recogniser)
             self.pipeline = Pipeline(
-                config, self._recogniser, events, self._presentation, scorer, self.pool, tally
-            )
+                config, self._recogniser, events, self._presentation, scorer, self.pool, tally,
+                self.drift,
+            )  # fmt: skip
             self._owner = owner.pop_all()
 
     def __enter__(self) -> _Run:
@@ -179,11 +186,25 @@ def _forget(events: EventLog, purged: Purged) -> None:
         events.forget({purged.identity, *purged.aliases})
 
 
+def _thresholds(
+    config: StreamConfig, engines: Mapping[Subject, Engine]
+) -> dict[Subject, Thresholds]:
+    """Return the thresholds that lie beside the models; the log names what is not there."""
+    found = {}
+    for subject, engine in engines.items():
+        file = config.models.path(subject)
+        read = None if file is None else load_thresholds(in_checkout(file), engine.spec)
+        if read is not None:
+            found[subject] = read
+    return found
+
+
 def _recogniser(
     owner: contextlib.ExitStack,
     config: StreamConfig,
     engines: Mapping[Subject, Engine],
     events: EventLog,
+    thresholds: Mapping[Subject, Thresholds],
     remember_s: float | None,
     fresh: bool,
     tally: Tally,
@@ -196,9 +217,7 @@ def _recogniser(
         folder = Path(config.output) / config.gallery.folder / subject
         gallery = open_gallery(folder, engine.spec, settings, functools.partial(_forget, events))
         owner.callback(gallery.close)
-        file = config.models.path(subject)
-        thresholds = None if file is None else load_thresholds(in_checkout(file), engine.spec)
-        required = Requirement(config.match, engine.spec, thresholds)
+        required = Requirement(config.match, engine.spec, thresholds.get(subject))
         identifiers[subject] = Identifier(config.match, gallery, required)
     recorder = None
     if config.record_crops is not None:

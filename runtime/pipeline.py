@@ -19,6 +19,7 @@ from runtime.identity.events import camera_back_event, camera_lost_event
 from runtime.identity.identification import Sighting
 from runtime.identity.recognition import Recogniser
 from runtime.load import NO_PICTURES, THRIFT
+from runtime.operation.drift import DriftMonitor
 from runtime.picture.presentation import Presentation
 from runtime.sinks import EventLog
 from runtime.watching.detectors.opening import open_detectors
@@ -37,12 +38,13 @@ class Pipeline:
         scorer: Scorer | None,
         pool: ThreadPoolExecutor,
         tally: Tally,
+        drift: DriftMonitor,
     ) -> None:
         """Let ``pool`` work on rigs side by side; all else happens in the caller's thread."""
         self._config, self._pool = config, pool
         self._make_detector = open_detectors(config.detect)
         self._recogniser, self._presentation, self._scorer = recogniser, presentation, scorer
-        self._events, self._tally = events, tally
+        self._events, self._tally, self._drift = events, tally, drift
         self._lost_s: dict[tuple[str, Modality], float] = {}
         self._watchers: dict[str, RigWatcher] = {}
         self._first_s: float | None = None
@@ -105,6 +107,8 @@ class Pipeline:
 
     def _follow_up(self, decided: Sequence[Sighting]) -> None:
         self._tally.decided(decided)
+        for event in self._drift.look(decided):
+            self._events.write(event)
         self._presentation.tell(decided)
 
     def _follow(self, step: RigStep) -> None:
@@ -126,3 +130,4 @@ class Pipeline:
         for track in ended:
             self._follow_up(self._recogniser.end(watcher.rig.name, track))
         self._recogniser.leave(watcher.rig.name)
+        self._drift.leave(watcher.rig.name)

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from mambapro.cli import run
 from runtime.config import SinksConfig
-from runtime.identity.events import camera_back_event, camera_lost_event
+from runtime.identity.events import camera_back_event, camera_lost_event, drift_event
 from runtime.sinks import open_events
 from runtime.stream import main
 from tests.runtime_scenes import Walk, write_colour_model, write_scene
@@ -69,9 +69,10 @@ def test_live_events_of_cameras(tmp_path):
     log = open_events(SinksConfig(), tmp_path, live=True)
     log.write(camera_lost_event("gate", "tir", "nothing received for 5 s", 1795582931.5))
     log.write(camera_back_event("gate", "tir", 17.6, 1795582949.1))
+    log.write(drift_event("gate", "person", "tir", True, "share", 0.71234, 48, 1795582950.0))
     log.close()
     events = lines(tmp_path)
-    assert [event["event"] for event in events] == ["camera_lost", "camera_back"]
+    assert [event["event"] for event in events] == ["camera_lost", "camera_back", "drift"]
     for event in events:
         check(event)
 

@@ -13,6 +13,7 @@ from runtime.config.gallery import (
 )
 from runtime.config.recognition import (
     DetectConfig,
+    DriftConfig,
     MatchConfig,
     OnnxDetectConfig,
     OutputLayout,
@@ -47,6 +48,7 @@ from runtime.config.stream import (
 __all__ = [
     "CameraConfig",
     "DetectConfig",
+    "DriftConfig",
     "GalleryConfig",
     "Homography",
     "JournalConfig",

@@ -175,6 +175,27 @@ class SampleConfig:
 
 
 @dataclass(frozen=True)
+class DriftConfig:
+    """When the embeddings of a rig no longer look as at calibration (docs/thresholds.md)."""
+
+    window: int = 48
+    """Last sightings that are looked at, by rig and subject; before there are so many, nothing."""
+    raise_at: float = 0.55
+    """Kolmogorov-Smirnov distance from which an alert is raised, 0 to 1."""
+    clear_at: float = 0.45
+    """Distance at which it ends."""
+
+    def __post_init__(self) -> None:
+        if self.window < 8:
+            raise InputError(f"drift.window must be at least 8, got {self.window}")
+        if not 0 < self.clear_at <= self.raise_at <= 1:
+            raise InputError(
+                "drift.clear_at must be over 0 and at most drift.raise_at, which is at most 1, got "
+                f"{self.clear_at} and {self.raise_at}"
+            )
+
+
+@dataclass(frozen=True)
 class PassageConfig:
     """How long somebody takes from one rig to another, in this direction."""
 

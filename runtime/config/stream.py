@@ -9,7 +9,13 @@ from mambapro.contract import Subject
 from runtime.config.cameras import LiveConfig, SourceConfig, SyncConfig
 from runtime.config.checks import positive
 from runtime.config.gallery import GalleryConfig
-from runtime.config.recognition import DetectConfig, MatchConfig, SampleConfig, TrackConfig
+from runtime.config.recognition import (
+    DetectConfig,
+    DriftConfig,
+    MatchConfig,
+    SampleConfig,
+    TrackConfig,
+)
 from runtime.config.sinks import SinksConfig
 
 
@@ -102,6 +108,7 @@ class StreamConfig:
     track: TrackConfig = field(default_factory=TrackConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)
     gallery: GalleryConfig = field(default_factory=GalleryConfig)
     sinks: SinksConfig = field(default_factory=SinksConfig)
     video: VideoConfig = field(default_factory=VideoConfig)

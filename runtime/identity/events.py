@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mambapro.contract import MODALITIES, Modality
+from mambapro.contract import MODALITIES, Modality, Subject
 from runtime.identity.identification import Denied, Likely, Sighting
 from runtime.watching.crops import Sample
 from runtime.watching.tracking import Track
@@ -82,6 +82,30 @@ def track_end_event(rig: str, track: Track, seen: Sighting | None) -> Event:
         "time_s": round(span.end_s, 3),
         "box": [round(v, 1) for v in track.box],
         "crops": 0 if seen is None else len(seen.embeddings),
+    }
+
+
+def drift_event(
+    rig: str,
+    subject: Subject,
+    modality: Modality,
+    alert: bool,
+    statistic: str,
+    distance: float,
+    sightings: int,
+    time_s: float,
+) -> Event:
+    """Return the event of a modality whose embeddings do not look, or look again, as expected."""
+    return {
+        "event": "drift",
+        "rig": rig,
+        "subject": subject,
+        "modality": modality,
+        "alert": alert,
+        "statistic": statistic,
+        "distance": round(distance, 4),
+        "sightings": sightings,
+        "time_s": round(time_s, 3),
     }
 
 

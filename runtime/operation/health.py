@@ -10,6 +10,7 @@ from mambapro.contract import Modality, Subject
 from runtime.feeds.live import LiveFeed
 from runtime.feeds.live_rig import LiveRig
 from runtime.figures.tally import Tally
+from runtime.operation.drift import Drift, Key
 from runtime.sinks import EventLog
 from runtime.sources import SourceStatus, redact
 
@@ -26,6 +27,8 @@ class LiveView:
     """How many each gallery knows."""
     tally: Tally
     """What the pipeline counted."""
+    drift: Callable[[], Mapping[Key, Drift]] = dict
+    """How far embeddings are from calibration."""
 
 
 @dataclass(frozen=True)

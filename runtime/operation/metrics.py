@@ -27,6 +27,7 @@ from prometheus_client.utils import floatToGoString
 
 from runtime.feeds.live_rig import LiveRig
 from runtime.figures.tally import Durations
+from runtime.operation.board import power_w, temperatures_c
 from runtime.operation.health import LiveView
 from runtime.sources import State
 from runtime.sync.sync_statistics import BIN_S, SkewHistogram
@@ -143,6 +144,20 @@ SKIPPED: Final = Declared(
     "mambapro_sink_events_skipped_total", "counter", ("sink",),
     "Events that left the full journal before they were sent",
 )  # fmt: skip
+DRIFT: Final = Declared(
+    "mambapro_drift_distance", "gauge", ("rig", "subject", "modality"),
+    "How far embeddings are from those of calibration, 0 to 1 (Kolmogorov-Smirnov)",
+)  # fmt: skip
+DRIFTED: Final = Declared(
+    "mambapro_drift_alert", "gauge", ("rig", "subject", "modality"), "1 while a drift alert is on"
+)
+TEMPERATURE: Final = Declared(
+    "mambapro_board_temperature_celsius", "gauge", ("zone",),
+    "Temperature of a thermal zone, where the kernel tells it",
+)  # fmt: skip
+POWER: Final = Declared(
+    "mambapro_board_power_watts", "gauge", ("rail",), "Power of a rail, on Jetson boards"
+)
 THREADS: Final = Declared("mambapro_process_threads", "gauge", (), "Threads of the process")
 
 DECLARED: Final = tuple(value for value in globals().values() if isinstance(value, Declared))
@@ -170,6 +185,8 @@ class LiveCollector(Collector):
         yield from _triplets(rigs)
         yield from self._pipeline()
         yield from self._events()
+        yield from self._drift()
+        yield from _board()
         yield _one(THREADS.gauge(), len(os.listdir("/proc/self/task")))
 
     def _pipeline(self) -> Iterator[Metric]:
@@ -191,6 +208,13 @@ class LiveCollector(Collector):
         yield _one(LOAD.gauge(), feed.load)
         yield _one(IDLE.gauge(), time.monotonic() - tally.advanced_s)
 
+    def _drift(self) -> Iterator[Metric]:
+        distance, alert = DRIFT.gauge(), DRIFTED.gauge()
+        for labels, drift in self._view.drift().items():
+            distance.add_metric(labels, drift.distance)
+            alert.add_metric(labels, drift.alert)
+        yield from (distance, alert)
+
     def _events(self) -> Iterator[Metric]:
         status = self._view.events.status()
         yield _one(EVENTS.counter(), status.written)
@@ -206,6 +230,15 @@ class LiveCollector(Collector):
             refused.add_metric([sink.name], sink.refused)
             skipped.add_metric([sink.name], sink.skipped)
         yield from (up, behind, sent, refused, skipped)
+
+
+def _board() -> Iterator[Metric]:
+    temperature, power = TEMPERATURE.gauge(), POWER.gauge()
+    for zone, celsius in temperatures_c().items():
+        temperature.add_metric([zone], celsius)
+    for rail, watts in power_w().items():
+        power.add_metric([rail], watts)
+    yield from (temperature, power)
 
 
 def _sources(rigs: Sequence[LiveRig]) -> Iterator[Metric]:
