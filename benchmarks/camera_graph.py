@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     start_logging(arguments.verbose)
     folder: Path = arguments.folder
-    without = {seed: watch(seed, folder, "without") for seed in arguments.seeds}
+    without = {seed: watched(seed, folder, "without") for seed in arguments.seeds}
     graphs = {seed: learnt(folder, [s for s in arguments.seeds if s != seed]) for seed in without}
     known = {
-        seed: watch(seed, folder, "with", f"match.graph={json.dumps(graph)}")
+        seed: watched(seed, folder, "with", f"match.graph={json.dumps(graph)}")
         for seed, graph in graphs.items()
     }
     rows = [
@@ -74,8 +74,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--folder", type=Path, default=in_checkout("runs/scenes"),
-        help="folder for clips and reports; clips that are there are used again (default: "
-        "runs/scenes)",
+        help="folder for clips and reports; what is there is used again (default: runs/scenes)",
     )  # fmt: skip
     parser.add_argument(
         "--record", action="store_true",
@@ -84,6 +83,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     add_common_arguments(parser)
     return parser.parse_args(argv)
+
+
+def watched(seed: int, folder: Path, name: str, *settings: str) -> dict[str, Any]:
+    """Return the report of the scene ``seed``, of an earlier run if there is one."""
+    report = folder / f"{name}{seed}" / "report.json"
+    if not report.is_file():
+        return watch(seed, folder, name, *settings)
+    found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return found
 
 
 def learnt(folder: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ GALLERIES: Final = (1, 20)
 """Rates of comparisons, and of strangers in a gallery of 20."""
 LEAST_IDENTIFIED: Final = 0.8
 HEADER: Final = (
-    "model", "at most 1 % of", "track", "template", "threshold", "95 %", "false matches, others",
+    "model", "at most 1 % of", "track", "template", "threshold", "false matches, others",
     "stated, 95 %", "holds", "identified, others", "stated, 95 %", "strangers known, others",
 )  # fmt: skip
 
@@ -148,13 +148,11 @@ def sound(row: Row) -> bool:
 def cells_of(row: Row) -> tuple[str, ...]:
     """Return one line of the table."""
     of = "comparisons" if row["gallery"] == 1 else f"strangers, {row['gallery']} known"
-    low, high = row["threshold_interval"]
     return (
         row["model"], of, row["track"], row["template"], f"{row['threshold']:.3f}",
-        f"{low:.3f} to {high:.3f}", f"{row['false_match']:.3%}",
-        "{:.3%} to {:.3%}".format(*row["false_match_interval"]), "yes" if row["holds"] else "no",
-        f"{row['identified']:.1%}", "{:.1%} to {:.1%}".format(*row["identified_interval"]),
-        f"{row['strangers_known']:.1%} of {row['strangers_gallery']} known",
+        f"{row['false_match']:.2%}", "{:.2%} to {:.2%}".format(*row["false_match_interval"]),
+        "yes" if row["holds"] else "no", f"{row['identified']:.1%}",
+        "{:.0%} to {:.0%}".format(*row["identified_interval"]), f"{row['strangers_known']:.1%}",
     )  # fmt: skip
 
 

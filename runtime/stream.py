@@ -77,6 +77,7 @@ def _run(
         return run_replay(config, args.replay, engines)
     rigs, truth = _rigs(args, config)
     _check_cameras(rigs, engines)
+    _check_graph(rigs, config)
     if not _live(rigs):
         return run_clips(config, rigs, engines, truth)
     give_back_large_blocks()
@@ -288,6 +289,16 @@ def _check_cameras(rigs: Sequence[RigConfig], engines: dict[Subject, Engine]) ->
                     "rig %s: the %s model knows no camera %d; it runs as an unknown camera",
                     rig.name, subject, rig.camera,
                 )  # fmt: skip
+
+
+def _check_graph(rigs: Sequence[RigConfig], config: StreamConfig) -> None:
+    known = {rig.name for rig in rigs}
+    named = {name for p in config.match.graph for name in (p.leaves, p.enters)}
+    for name in sorted(named - known):
+        log.warning(
+            "match.graph names the rig %s; there are %s, so its passages count for nobody",
+            name, ", ".join(sorted(known)),
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ ENTRY_FILES = (
     "train/main.py", "export/to_onnx.py", "export/to_fp16.py", "export/to_int8.py",
     "export/to_trt.py", "export/compare.py", "runtime/stream.py",
     "runtime/manage_gallery.py", "calibration/registration.py", "calibration/threshold.py",
+    "calibration/camera_graph.py",
 )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ import yaml
 from calibration.camera_graph import as_yaml, main, passages, suggest
 from mambapro.cli import InputError, run
 from mambapro.config import from_dict
-from runtime.config import MatchConfig, PassageConfig
+from runtime.config import CameraConfig, MatchConfig, PassageConfig, RigConfig, StreamConfig
 from runtime.identity.camera_graph import CameraGraph, Stay, Veto
+from runtime.stream import _check_graph
 from tests.made_up_thresholds import thresholds
 from tests.runtime_scenes import ColourEngine
 from tests.test_runtime_recognition import Desk
@@ -193,3 +194,10 @@ def test_too_few_passages_are_only_counted(tmp_path, capsys):
     assert "line 1 is no event" in capsys.readouterr().err
     assert run(main, [str(tmp_path / "absent")]) == 2
     assert run(main, [str(path), "--least", "1"]) == 2
+
+
+def test_a_rig_that_is_not_there_is_named(caplog):
+    rigs = [RigConfig("gate", {"rgb": CameraConfig("")})]
+    config = StreamConfig(match=MatchConfig(graph=(GATE_TO_YARD,)))
+    _check_graph(rigs, config)
+    assert "names the rig yard; there are gate" in caplog.text

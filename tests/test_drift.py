@@ -1,6 +1,8 @@
-"""The drift monitor against SciPy-free oracles, and on crops whose camera has gone bad."""
+"""The drift monitor: what it measures, when it raises and ends an alert; what a board tells."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from mambapro.drift import STATISTICS, drift_reference, statistics
 from mambapro.metrics import Labels, normalise_rows
 from runtime.config import DriftConfig
 from runtime.identity.identification import Sighting
+from runtime.operation import metrics
 from runtime.operation.board import power_w, temperatures_c
 from runtime.operation.drift import DriftMonitor, distance_from_even
+from runtime.operation.metrics import LiveCollector
 from runtime.watching.crops import Sample
 from runtime.watching.tracking import Track
 
@@ -160,6 +164,22 @@ def test_a_board_tells_temperatures_and_power(tmp_path):
 
 def test_a_machine_without_these_tells_nothing(tmp_path):
     assert temperatures_c(tmp_path) == power_w(tmp_path) == {}
+
+
+def test_drift_and_the_board_are_metrics(monkeypatch):
+    watched = monitor(window=8)
+    watched.look([sighting(row) for row in tracks(1, 8, "tir")])
+    view = SimpleNamespace(drift=watched.found)
+    families = {family.name: family for family in LiveCollector(view)._drift()}
+    alerts = {s.labels["modality"]: s.value for s in families["mambapro_drift_alert"].samples}
+    assert alerts["tir"] == 1
+    assert set(alerts) == set(MODALITIES)
+    monkeypatch.setattr(metrics, "temperatures_c", lambda: {"cpu-thermal": 51.5})
+    monkeypatch.setattr(metrics, "power_w", lambda: {"VDD_IN": 6.0})
+    samples = [s for family in metrics._board() for s in family.samples]
+    assert [(s.labels, s.value) for s in samples] == [
+        ({"zone": "cpu-thermal"}, 51.5), ({"rail": "VDD_IN"}, 6.0)
+    ]  # fmt: skip
 
 
 def test_visits_make_the_reference():
