@@ -30,6 +30,8 @@ KEPT: Final = 0.8
 """The window is the shortest that holds this share: a fifth of the matches may be wrong."""
 MARGIN: Final = 0.5
 """It grows by this share of its length on both sides: the rest of the right ones lies there."""
+LEAST_S: Final = 0.1
+"""Least time between two rigs that do not share a view, s."""
 
 Passage = tuple[str, str]
 """The rig that somebody left, and the one that they entered."""
@@ -132,7 +134,8 @@ def suggest(passage: Passage, gaps_s: Sequence[float]) -> Suggestion:
     low, high = float(gaps[first]), float(gaps[first + held - 1])
     margin = MARGIN * (high - low)
     quantiles = tuple(round(float(q), 1) for q in np.quantile(gaps, (0.05, 0.5, 0.95)))
-    min_s = max(0.0, math.floor(10 * (low - margin)) / 10)
+    # 0 would say that both rigs may see somebody at once: only where they did.
+    min_s = max(0.0 if low < 0 else LEAST_S, math.floor(10 * (low - margin)) / 10)
     max_s = max(min_s + 0.1, math.ceil(10 * (high + margin)) / 10)
     return Suggestion(*passage, len(gaps), quantiles, min_s, max_s)  # type: ignore[arg-type]
 

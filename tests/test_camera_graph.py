@@ -172,6 +172,12 @@ def test_a_suggestion_survives_wrong_matches(wrong):
     assert found.max_s < 120
 
 
+def test_a_shared_view_is_suggested_only_where_one_was_seen():
+    apart = suggest(("gate", "yard"), [1.0, 2.0, 9.0, 14.0, 20.0])
+    assert apart.min_s == 0.1
+    assert suggest(("gate", "yard"), [-3.0, -2.0, -1.0, 0.5, 30.0]).min_s == 0.0
+
+
 def test_the_command_prints_what_the_settings_read(tmp_path, capsys):
     _, events = made_up_events(0.1, people=60)
     path = tmp_path / "events.jsonl"
