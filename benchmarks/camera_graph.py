@@ -8,7 +8,6 @@ docs/camera-graph.md.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import defaultdict
@@ -20,9 +19,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.readme import replace_table
-from benchmarks.scenes import KINDS, SEEDS, pool, shown, watch
+from benchmarks.scenes import KINDS, parse, pool, shown, watch
 from calibration.camera_graph import Passage, passages, read_events, suggest
-from mambapro.cli import add_common_arguments, print_json_line, run, start_logging
+from mambapro.cli import print_json_line, run, start_logging
 from mambapro.contract import EXIT_DONE
 from mambapro.environment import environment
 from mambapro.files import in_checkout, write_json
@@ -35,7 +34,11 @@ HEADER: Final = ("travel times", *KINDS.values(), "vetoes that changed a decisio
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run every scene twice; print one table."""
-    arguments = parse(argv)
+    arguments = parse(
+        argv,
+        "Run the stream without and with travel times.",
+        "benchmarks/results/camera_graph.json and the table of docs/camera-graph.md",
+    )
     start_logging(arguments.verbose)
     folder: Path = arguments.folder
     without = {seed: watched(seed, folder, "without") for seed in arguments.seeds}
@@ -63,26 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         print_json_line(result)
     return EXIT_DONE
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(description="Run the stream without and with travel times.")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=SEEDS,
-        help=f"seeds of the scenes, two or more (default: {' '.join(map(str, SEEDS))})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--folder", type=Path, default=in_checkout("runs/scenes"),
-        help="folder for clips and reports; what is there is used again (default: runs/scenes)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--record", action="store_true",
-        help="write benchmarks/results/camera_graph.json and the table of docs/camera-graph.md "
-        "(default: off)",
-    )  # fmt: skip
-    add_common_arguments(parser)
-    return parser.parse_args(argv)
 
 
 def watched(seed: int, folder: Path, name: str, *settings: str) -> dict[str, Any]:

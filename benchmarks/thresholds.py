@@ -19,7 +19,7 @@ if __name__ == "__main__":
 from benchmarks.readme import replace_table
 from calibration.embedding import ModelFile, read_identities
 from calibration.open_set import OpenSet, choose_threshold, rates_at
-from calibration.threshold import DEFAULT_CROPS, Cases, compare, embed_visits
+from calibration.threshold import DEFAULT_CROPS, DEFAULT_TOP, Cases, compare, embed_visits
 from mambapro.cli import add_common_arguments, print_json_line, run, start_logging
 from mambapro.config import ExperimentConfig, from_dict
 from mambapro.contract import EXIT_CHECK_FAILED, EXIT_DONE
@@ -113,7 +113,7 @@ def cases_of(model: ModelFile, root: Path | None) -> Cases:
     """Return all comparisons of the test split in ``root``, by default that of the training."""
     dataset = read_identities(model.spec, root)
     protocol = PROTOCOLS[dataset.layout]
-    return compare(embed_visits(model, dataset, protocol, DEFAULT_CROPS), protocol)
+    return compare(embed_visits(model, dataset, protocol, DEFAULT_CROPS), protocol, DEFAULT_TOP)
 
 
 def judge(

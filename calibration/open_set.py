@@ -2,8 +2,8 @@
 
 P tracks (probes), I identities. The mean embedding of the first few crops of a visit is a probe, as
 a decision in the stream rests on a few crops; the mean of all of a visit's crops is a template, as
-the stream keeps it. A probe's score with an identity is the cosine of the most similar of its
-templates. Templates of the probe's own visit do not count, nor others of its identity at its place.
+the stream keeps it. A probe's score with an identity is its mean cosine with the few most similar
+templates, as in the stream. Templates of the probe's own visit do not count, nor others of its identity at its place.
 """
 
 from __future__ import annotations
@@ -62,9 +62,12 @@ class OpenSet:
 
 
 def open_set(
-    probes: tuple[Floats, Labels], templates: tuple[Floats, Labels], protocol: Protocol
+    probes: tuple[Floats, Labels], templates: tuple[Floats, Labels], protocol: Protocol, top: int
 ) -> OpenSet:
-    """Compare probes with templates, each (n, E) unit embeddings and whose they are."""
+    """Compare probes with templates, each (n, E) unit embeddings and whose they are.
+
+    A score is the mean over the ``top`` best templates of an identity, or all that count.
+    """
     (probe, probe_labels), (template, template_labels) = probes, templates
     scores = probe @ template.T
     scores[dropped_pairs(probe_labels, template_labels, protocol)] = -np.inf
@@ -72,9 +75,21 @@ def open_set(
     if len(identities) < 2:
         raise InputError("an open set needs templates of at least 2 identities")
     known = np.isin(probe_labels.identity, identities)
-    best = [scores[:, template_labels.identity == i].max(axis=1) for i in identities]
+    best = [mean_of_best(scores[:, template_labels.identity == i], top) for i in identities]
     own = np.searchsorted(identities, probe_labels.identity[known])
     return OpenSet(np.stack(best, axis=1)[known], own)
+
+
+def mean_of_best(scores: Floats, top: int) -> Floats:
+    """Return (P,) the mean of the ``top`` highest of (P, T) scores, of those above -inf.
+
+    -inf where there are none.
+    """
+    best = np.sort(scores, axis=1)[:, ::-1][:, :top]
+    counts = ~np.isneginf(best)
+    total = np.where(counts, best, 0).sum(axis=1)
+    mean: Floats = np.where(counts.any(axis=1), total / np.maximum(counts.sum(axis=1), 1), -np.inf)
+    return mean.astype(scores.dtype)
 
 
 def fuse_first(embeddings: Floats, labels: Labels, protocol: Protocol, crops: int) -> Floats:

@@ -42,6 +42,8 @@ DEFAULT_MODEL: Final = in_checkout("runs/person/model.onnx")
 DEFAULT_FAR: Final = 0.01
 DEFAULT_CROPS: Final = 4
 """Crops that the stream decides on, its match.decide_after."""
+DEFAULT_TOP: Final = 3
+"""Templates that a score is the mean of, the stream's match.top."""
 
 _log = logging.getLogger("threshold")
 
@@ -57,10 +59,13 @@ class Visits:
     templates: dict[Subset, Floats]
     """By modalities, (n, E) means of all its crops."""
 
-    def open_set(self, probe: Subset, template: Subset, protocol: Protocol) -> OpenSet:
+    def open_set(self, probe: Subset, template: Subset, protocol: Protocol, top: int) -> OpenSet:
         """Compare all visits that show ``probe`` with all that show ``template``."""
         return open_set(
-            (self.probes[probe], self.labels), (self.templates[template], self.labels), protocol
+            (self.probes[probe], self.labels),
+            (self.templates[template], self.labels),
+            protocol,
+            top,
         )
 
 
@@ -104,6 +109,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"crops that a decision rests on, match.decide_after (default: {DEFAULT_CROPS})",
     )  # fmt: skip
     parser.add_argument(
+        "--top", type=int, default=DEFAULT_TOP, metavar="N",
+        help=f"templates that a score is the mean of, match.top (default: {DEFAULT_TOP})",
+    )  # fmt: skip
+    parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads of the model (default: every core)"
     )
     add_common_arguments(parser)
@@ -117,7 +126,7 @@ def calibrate(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     _log.info("%s: embedding the test split in %d subsets", path, len(SUBSETS))
     protocol = PROTOCOLS[dataset.layout]
     visits = embed_visits(model, dataset, protocol, arguments.crops)
-    cases = compare(visits, protocol)
+    cases = compare(visits, protocol, arguments.top)
     thresholds = choose(model.spec, dataset, visits, cases, arguments.far, arguments.gallery)
     output = thresholds_path(path)
     write_thresholds(output, thresholds)
@@ -143,12 +152,14 @@ Cases = dict[str, dict[str, OpenSet]]
 """``same`` and ``mixed``, each by the name of the subset."""
 
 
-def compare(visits: Visits, protocol: Protocol) -> Cases:
+def compare(visits: Visits, protocol: Protocol, top: int) -> Cases:
     """Return the comparisons of every case that has a threshold."""
+    if top < 1:
+        raise InputError(f"--top must be at least 1, got {top}")
     return {
-        "same": {subset_name(s): visits.open_set(s, s, protocol) for s in SUBSETS},
+        "same": {subset_name(s): visits.open_set(s, s, protocol, top) for s in SUBSETS},
         "mixed": {
-            subset_name(s): visits.open_set(s, MODALITIES, protocol)
+            subset_name(s): visits.open_set(s, MODALITIES, protocol, top)
             for s in SUBSETS
             if s != MODALITIES
         },

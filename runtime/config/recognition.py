@@ -245,15 +245,12 @@ class MatchConfig:
     ranked."""
 
     def __post_init__(self) -> None:
+        """Refuse what decides nothing."""
         pairs = [(passage.leaves, passage.enters) for passage in self.graph]
         twice = next((pair for pair in pairs if pairs.count(pair) > 1), None)
         if twice is not None:
             raise InputError(f"match.graph names the passage {twice[0]} to {twice[1]} twice")
-        if not 0 <= self.graph_weight <= 1:
-            raise InputError(f"match.graph_weight must be from 0 to 1, got {self.graph_weight}")
-
-    def __post_init__(self) -> None:
-        """Refuse what decides nothing."""
+        within("match.graph_weight", self.graph_weight, 0, 1)
         for name in ("decide_after", "min_crops", "top"):
             within(f"match.{name}", getattr(self, name), 1)
         for name in ("person_threshold", "vehicle_threshold", "default_threshold"):

@@ -87,9 +87,10 @@ class Gallery:
         templates: dict[str, list[Template]] = defaultdict(list)
         for template in found:
             templates[template.identity].append(template)
+        best = {name: tuple(group[:top]) for name, group in templates.items()}
         candidates = [
-            Candidate(name, float(np.mean([t.score for t in best[:top]])), best[0])
-            for name, best in templates.items()
+            Candidate(name, float(np.mean([t.score for t in group])), group)
+            for name, group in best.items()
         ]
         return sorted(candidates, key=lambda candidate: -candidate.score)
 

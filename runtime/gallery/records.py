@@ -49,9 +49,14 @@ class Candidate:
     identity: str
     """Who."""
     score: float
-    """Mean cosine similarity of the best templates."""
-    template: Template
-    """The most similar template."""
+    """Mean cosine similarity of ``templates``."""
+    templates: tuple[Template, ...]
+    """Its most similar templates, best first; at least one."""
+
+    @property
+    def template(self) -> Template:
+        """The most similar template."""
+        return self.templates[0]
 
 
 @dataclass(frozen=True)

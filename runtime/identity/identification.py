@@ -12,7 +12,7 @@ from mambapro.contract import MODALITIES, Modality, Subject
 from runtime.config import MatchConfig
 from runtime.gallery import Candidate, Embedding, Gallery
 from runtime.identity.camera_graph import Stay, Veto
-from runtime.identity.requirement import Requirement, shown_by_most, shown_in
+from runtime.identity.requirement import Requirement, shown_by_most
 from runtime.identity.whereabouts import Circumstances, Whereabouts
 from runtime.watching.crops import Sample
 from runtime.watching.tracking import Track
@@ -207,7 +207,7 @@ class Identifier:
         Of those above, a likely way there ranks higher; it makes nobody known.
         """
         judged = [
-            _Judged(c, self._required.between(shown, shown_in(c.template.payload)))
+            _Judged(c, self._required.of(shown, c))
             for c in self._gallery.candidates(embedding, self._config.top, excluded)
         ]
 

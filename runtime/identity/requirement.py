@@ -6,13 +6,14 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from mambapro.cli import InputError
 from mambapro.contract import MODALITIES, Modality
 from mambapro.spec import ModelSpec
 from mambapro.thresholds import HOW_TO_CALIBRATE, Thresholds, read_thresholds, thresholds_path
 from runtime.config import MatchConfig
-from runtime.gallery.records import Payload
+from runtime.gallery.records import Candidate, Payload
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ class Requirement:
         if self._thresholds is None:
             return self.single
         return self._thresholds.required(track, template)
+
+    def of(self, track: Collection[str], candidate: Candidate) -> float:
+        """Return the least score of a candidate, whose score is a mean over its templates."""
+        return fmean(self.between(track, shown_in(t.payload)) for t in candidate.templates)
 
 
 def load_thresholds(model: Path, spec: ModelSpec) -> Thresholds | None:
