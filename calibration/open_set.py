@@ -3,7 +3,8 @@
 P tracks (probes), I identities. The mean embedding of the first few crops of a visit is a probe, as
 a decision in the stream rests on a few crops; the mean of all of a visit's crops is a template, as
 the stream keeps it. A probe's score with an identity is its mean cosine with the few most similar
-templates, as in the stream. Templates of the probe's own visit do not count, nor others of its identity at its place.
+templates, as in the stream. Templates of the probe's own visit do not count, nor others of its
+identity at its place.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ class InputError(CommandError):
     exit_code = EXIT_BAD_INPUT
 
 
+class NotThereError(InputError):
+    """Nothing is called what was named (exit code 2)."""
+
+
 class CheckError(CommandError):
     """A check that the command exists for did not hold (exit code 1)."""
 

@@ -385,7 +385,10 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, key: str) -> tuple[An
 
 def _convert_scalar(kind: Any, value: Any, key: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise InputError(f"{key} must be a number, got one that is too large") from None
     if kind is float and isinstance(value, str):
         # YAML 1.1 reads 1e-4 (no point) as text.
         try:

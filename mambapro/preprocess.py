@@ -29,10 +29,16 @@ def read_picture(path: str) -> Picture:
         encoded = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise InputError(f"cannot read image {path}: {error.strerror}") from error
-    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    picture = decode_picture(encoded)
     if picture is None:
         raise InputError(f"cannot decode image {path} ({encoded.size} bytes)")
-    return np.ascontiguousarray(picture[:, :, ::-1])
+    return picture
+
+
+def decode_picture(encoded: npt.NDArray[np.uint8]) -> Picture | None:
+    """Return an image file's bytes as (H, W, 3) uint8 R, G, B; None when they cannot be decoded."""
+    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    return None if picture is None else np.ascontiguousarray(picture[:, :, ::-1])
 
 
 def crop(picture: Picture, box: Sequence[float]) -> Picture:

@@ -27,6 +27,8 @@ from runtime.figures.report import Watch, report
 from runtime.figures.scoring import Scorer, read_truth
 from runtime.figures.tally import Tally
 from runtime.gallery import Purged, open_gallery
+from runtime.identity.curation import Curator, Desk
+from runtime.identity.errands import Errands
 from runtime.identity.identification import Identifier
 from runtime.identity.recognition import Recogniser
 from runtime.identity.recording import CropRecorder
@@ -85,7 +87,8 @@ def run_live(
     with _Run(config, engines, events, remember_s=config.live.remember_s, tally=tally) as run:
         live = LiveFeed(rigs, config)
         feed = run.through(live)
-        with serve(LiveView(live, events, run.identities, tally, run.drift.found)):
+        view = LiveView(live, events, run.identities, tally, run.curator, config, run.drift.found)
+        with serve(view):
             run.pipeline.run(feed)
     watch = Watch(run.pipeline.footage_s, 0.0, time.monotonic() - started, live=True)
     return run.reported(watch, feed.statistics(), {})
@@ -134,14 +137,19 @@ class _Run:
             write_text(self._output / "config.yaml", to_yaml(config))
             self.pool = owner.enter_context(ThreadPoolExecutor(RIGS_AT_ONCE, "rig"))
             thresholds = _thresholds(config, engines)
-            self._recogniser = _recogniser(
-                owner, config, engines, events, thresholds, remember_s, fresh, tally
-            )
+            desks = _desks(
+                owner, config, engines, events, thresholds,
+                keep=remember_s is not None and not fresh,
+            )  # fmt: skip
+            self._recogniser = _recogniser(owner, config, desks, events, remember_s, tally)
             self.drift = DriftMonitor(config.drift, {s: t.drift for s, t in thresholds.items()})
+            errands = Errands()
+            owner.callback(errands.close)
+            self.curator = Curator(desks, self._recogniser, errands)
             self._presentation = Presentation(config.video, self._output, self._recogniser)
             self.pipeline = Pipeline(
                 config, self._recogniser, events, self._presentation, scorer, self.pool, tally,
-                self.drift,
+                self.drift, errands.run,
             )  # fmt: skip
             self._owner = owner.pop_all()
 
@@ -199,26 +207,38 @@ def _thresholds(
     return found
 
 
-def _recogniser(
+def _desks(
     owner: contextlib.ExitStack,
     config: StreamConfig,
     engines: Mapping[Subject, Engine],
     events: EventLog,
     thresholds: Mapping[Subject, Thresholds],
-    remember_s: float | None,
-    fresh: bool,
-    tally: Tally,
-) -> Recogniser:
-    identifiers = {}
-    live = remember_s is not None and not fresh
-    keep = live if config.gallery.keep is None else config.gallery.keep
-    settings = dataclasses.replace(config.gallery, keep=keep)
+    *,
+    keep: bool,
+) -> dict[Subject, Desk]:
+    """Open the gallery of each engine; without a setting, ``keep`` earlier identities."""
+    kept = keep if config.gallery.keep is None else config.gallery.keep
+    settings = dataclasses.replace(config.gallery, keep=kept)
+    desks = {}
     for subject, engine in engines.items():
         folder = Path(config.output) / config.gallery.folder / subject
         gallery = open_gallery(folder, engine.spec, settings, functools.partial(_forget, events))
         owner.callback(gallery.close)
         required = Requirement(config.match, engine.spec, thresholds.get(subject))
-        identifiers[subject] = Identifier(config.match, gallery, required)
+        desks[subject] = Desk(engine, gallery, Identifier(config.match, gallery, required))
+    return desks
+
+
+def _recogniser(
+    owner: contextlib.ExitStack,
+    config: StreamConfig,
+    desks: Mapping[Subject, Desk],
+    events: EventLog,
+    remember_s: float | None,
+    tally: Tally,
+) -> Recogniser:
+    engines = {subject: desk.engine for subject, desk in desks.items()}
+    identifiers = {subject: desk.identifier for subject, desk in desks.items()}
     recorder = None
     if config.record_crops is not None:
         recorder = CropRecorder(Path(config.record_crops))

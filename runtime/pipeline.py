@@ -7,7 +7,7 @@ gives the same events.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mambapro.contract import Modality
@@ -39,12 +39,16 @@ class Pipeline:
         pool: ThreadPoolExecutor,
         tally: Tally,
         drift: DriftMonitor,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
-        """Let ``pool`` work on rigs side by side; all else happens in the caller's thread."""
+        """Let ``pool`` work on rigs side by side; all else happens in the caller's thread.
+
+        ``between`` is called there after each instant, for what others want done.
+        """
         self._config, self._pool = config, pool
         self._make_detector = open_detectors(config.detect)
         self._recogniser, self._presentation, self._scorer = recogniser, presentation, scorer
-        self._events, self._tally, self._drift = events, tally, drift
+        self._events, self._tally, self._drift, self._between = events, tally, drift, between
         self._lost_s: dict[tuple[str, Modality], float] = {}
         self._watchers: dict[str, RigWatcher] = {}
         self._first_s: float | None = None
@@ -73,6 +77,7 @@ class Pipeline:
                 self._presentation.draw(instant.now_s)
             self._last_s = instant.now_s
             self._first_s = instant.now_s if self._first_s is None else self._first_s
+        self._between()
         self._tally.advanced()
 
     def _heed(self, notice: Notice) -> None:

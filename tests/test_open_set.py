@@ -66,7 +66,9 @@ def test_the_achieved_rate_on_other_identities_lies_in_the_interval():
                                    strict=True):  # fmt: skip
             inside[name] += rate.low <= got <= rate.high
     assert min(inside["false match"], inside["non-match"]) >= 34, inside
-    assert inside["identified"] >= 30, inside  # they hold in 8 or 9 of 10, as docs/thresholds.md says
+    assert inside["identified"] >= 30, (
+        inside
+    )  # they hold in 8 or 9 of 10, as docs/thresholds.md says
 
 
 def test_an_interval_narrows_with_identities():

@@ -43,6 +43,11 @@ class RigConfig:
     """The camera that subjects are detected in and whose clock rules."""
 
     def __post_init__(self) -> None:
+        if self.camera < UNKNOWN_CAMERA:
+            raise InputError(
+                f"rig {self.name}: camera must be a row of the camera embedding, or -1 for an "
+                f"unknown one, got {self.camera}"
+            )
         if self.reference not in self.cameras:
             raise InputError(
                 f"rig {self.name}: the reference camera {self.reference} is not among its cameras "

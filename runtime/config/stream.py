@@ -78,11 +78,17 @@ class ServerConfig:
     """Ask for the token, if there is one, at /metrics, /healthz and /readyz too."""
     stuck_after_s: float = 30.0
     """/healthz fails when the deciding thread has not advanced for this long, s."""
+    searches_per_s: float = 5.0
+    """Searches of the gallery by pictures that are answered a second; more are refused."""
+    search_burst: int = 20
+    """Searches that are answered at once after a rest."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise InputError(f"server.port must be 0 to 65535, got {self.port}")
         positive("server.stuck_after_s", self.stuck_after_s)
+        positive("server.searches_per_s", self.searches_per_s)
+        positive("server.search_burst", self.search_burst)
 
 
 @dataclass(frozen=True)

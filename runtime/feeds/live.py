@@ -30,7 +30,10 @@ class LiveFeed:
         """Connect to the cameras of ``rigs``; returns at once, whether they are there or not."""
         self._config = config
         self._stop = threading.Event()
-        self._wanted: Sequence[RigConfig] | None = None
+        self._lock = threading.Lock()
+        self._wanted = {rig.name: rig for rig in rigs}
+        self._changed = False
+        self._restarted: set[str] = set()
         self._pool = ThreadPoolExecutor(1, "clocks")
         self._rigs: dict[str, LiveRig] = {}
         self._load = LoadControl(config.live.latency_budget_s)
@@ -65,7 +68,38 @@ class LiveFeed:
 
     def reconfigure(self, rigs: Sequence[RigConfig]) -> None:
         """Watch ``rigs`` from now on; those that stay as they were are not disturbed."""
-        self._wanted = list(rigs)
+        with self._lock:
+            self._wanted, self._changed = {rig.name: rig for rig in rigs}, True
+
+    def wanted(self) -> dict[str, RigConfig]:
+        """Return the rigs that are to be watched, by name; safe to call from any thread."""
+        with self._lock:
+            return dict(self._wanted)
+
+    def add(self, rig: RigConfig) -> bool:
+        """Watch ``rig`` as well; False when there is one of its name."""
+        with self._lock:
+            if rig.name in self._wanted:
+                return False
+            self._wanted[rig.name], self._changed = rig, True
+            return True
+
+    def remove(self, name: str) -> bool:
+        """Watch the rig no more; False when there is none of that name."""
+        with self._lock:
+            if self._wanted.pop(name, None) is None:
+                return False
+            self._changed = True
+            return True
+
+    def restart(self, name: str) -> bool:
+        """Begin with the rig anew, connections included; False when there is none."""
+        with self._lock:
+            if name not in self._wanted:
+                return False
+            self._restarted.add(name)
+            self._changed = True
+            return True
 
     def stop(self) -> None:
         """End the feed; may be called from a signal handler."""
@@ -100,13 +134,14 @@ class LiveFeed:
         return level
 
     def _reconfigured(self) -> list[Notice]:
-        wanted, self._wanted = self._wanted, None
-        if wanted is None:
-            return []
-        new = {rig.name: rig for rig in wanted}
+        with self._lock:
+            if not self._changed:
+                return []
+            new, anew = dict(self._wanted), self._restarted
+            self._restarted, self._changed = set(), False
         notices: list[Notice] = []
         refused: dict[str, str] = {}
-        for name in [n for n, live in self._rigs.items() if new.get(n) != live.rig]:
+        for name in [n for n, live in self._rigs.items() if n in anew or new.get(n) != live.rig]:
             live = self._rigs.pop(name)
             notices += live.leave()
             self._closed[name] = live.statistics

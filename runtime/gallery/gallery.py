@@ -59,6 +59,11 @@ class Gallery:
         """Return the number of identities."""
         return len(self._keeper.roster)
 
+    @property
+    def most_templates(self) -> int:
+        """Return how many templates an identity may have, its moving average included."""
+        return self._config.templates + (self._config.moving_average is not None)
+
     def identities(self) -> list[Identity]:
         """Return everybody who is known, the last seen first."""
         with self._lock:
@@ -67,10 +72,16 @@ class Gallery:
         return sorted(found, key=lambda identity: -identity.last_seen_s)
 
     def identity(self, identity: str) -> Identity:
-        """Return one; InputError when nobody is called that."""
+        """Return one; NotThereError when nobody is called that."""
         with self._lock:
             self._keeper.require(identity)
             return self._keeper.roster.describe(identity)
+
+    def find(self, identity: str) -> Identity | None:
+        """Return one; None when nobody is called that."""
+        with self._lock:
+            roster = self._keeper.roster
+            return roster.describe(identity) if identity in roster else None
 
     def templates_of(self, identity: str) -> list[Record]:
         """Return the templates of ``identity``, the oldest first."""
@@ -78,12 +89,30 @@ class Gallery:
             points = list(self._keeper.require(identity).times)
             return list(self._keeper.backend.records(points))
 
-    def candidates(
-        self, embedding: Embedding, top: int, excluded: Collection[str] = ()
-    ) -> list[Candidate]:
-        """Return the identities most similar to ``embedding`` (E,), best first."""
+    def whose(self, identity: str, point: str | None) -> str | None:
+        """Return who a sighting of ``identity`` is, after all that was merged, split and deleted.
+
+        ``point`` is its template, if it has one; None is nobody.
+        """
         with self._lock:
-            found = self._keeper.backend.search(embedding, SEARCH_LIMIT, excluded)
+            roster = self._keeper.roster
+            owner = roster.current(identity) if point is None else roster.owner(point)
+            owner = owner or roster.current(identity)  # the template was too old to be kept
+            return owner if owner in roster else None
+
+    def candidates(
+        self,
+        embedding: Embedding,
+        top: int,
+        excluded: Collection[str] = (),
+        limit: int = SEARCH_LIMIT,
+    ) -> list[Candidate]:
+        """Return the identities most similar to ``embedding`` (E,), best first.
+
+        They are those of the ``limit`` templates most similar to it.
+        """
+        with self._lock:
+            found = self._keeper.backend.search(embedding, limit, excluded)
         templates: dict[str, list[Template]] = defaultdict(list)
         for template in found:
             templates[template.identity].append(template)

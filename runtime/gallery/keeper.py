@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from mambapro.cli import InputError
+from mambapro.cli import NotThereError
 from mambapro.spec import ModelSpec
 from runtime.config import GalleryConfig
 from runtime.gallery.averaging import average_of, average_point
@@ -50,10 +50,10 @@ class Keeper:
         return f"{self._prefix}{self.next}"
 
     def require(self, identity: str) -> Known:
-        """Return ``identity``; InputError when there is none."""
+        """Return ``identity``; NotThereError when there is none."""
         self.look_for(identity)
         if identity not in self.roster:
-            raise InputError(
+            raise NotThereError(
                 f"gallery {self.backend.place} knows no {identity!r}; it knows "
                 f"{len(self.roster)} identities, listed by runtime/manage_gallery.py list"
             )
@@ -131,7 +131,7 @@ class Keeper:
             {} if following == self.next else {self.counter: following},
             purge=purge,
         )
-        self.roster.change(changed)
+        self.roster.change(changed, records)
         self.next = following
 
     def _after(self, identity: str) -> int:

@@ -75,6 +75,8 @@ class Identity:
     """Time of the oldest template, s."""
     last_seen_s: float
     """Time of the newest template, s."""
+    rigs: tuple[str, ...]
+    """Rigs that took the templates."""
 
 
 @dataclass(frozen=True)

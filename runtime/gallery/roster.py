@@ -53,6 +53,11 @@ class Known:
 class Roster(dict[str, Known]):
     """Everybody, by identity."""
 
+    def __init__(self) -> None:
+        """Know nobody."""
+        super().__init__()
+        self._rigs: dict[str, str] = {}  # by point
+
     @classmethod
     def read(cls, payloads: Iterable[tuple[str, Payload]]) -> Roster:
         """Return whom ``payloads`` of points speak of, the oldest template first."""
@@ -60,13 +65,20 @@ class Roster(dict[str, Known]):
         roster = cls()
         for point, payload in sorted(found, key=lambda pair: time_of(pair[1])):
             identity = str(payload["identity"])
+            roster._see(point, payload)
             times = roster[identity].times if identity in roster else {}
             times[point] = time_of(payload)
             roster[identity] = Known(times, payload.get("name"), tuple(payload.get("aliases", ())))
         return roster
 
-    def change(self, changed: Mapping[str, Known | None]) -> None:
-        """Take over ``changed``; None is gone."""
+    def change(self, changed: Mapping[str, Known | None], records: Iterable[Record]) -> None:
+        """Take over ``changed``, of which ``records`` were written; None is gone."""
+        for record in records:
+            self._see(record.point, record.payload)
+        held = {point for known in changed.values() if known for point in known.times}
+        for name in changed.keys() & self.keys():
+            for point in self[name].times.keys() - held:
+                self._rigs.pop(point, None)
         for identity, known in changed.items():
             if known is None:
                 self.pop(identity, None)
@@ -126,10 +138,20 @@ class Roster(dict[str, Known]):
     def describe(self, identity: str) -> Identity:
         """Return ``identity`` as others see it."""
         known = self[identity]
-        first_s = min(known.times.values())
+        rigs = {self._rigs[point] for point in known.times if point in self._rigs}
         return Identity(
-            identity, known.name, known.aliases, len(known.times), first_s, known.last_seen_s
+            identity=identity,
+            name=known.name,
+            aliases=known.aliases,
+            templates=len(known.times),
+            first_seen_s=min(known.times.values()),
+            last_seen_s=known.last_seen_s,
+            rigs=tuple(sorted(rigs)),
         )
+
+    def _see(self, point: str, payload: Payload) -> None:
+        if "rig" in payload:
+            self._rigs[point] = str(payload["rig"])
 
 
 def time_of(payload: Payload) -> float:

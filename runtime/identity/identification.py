@@ -10,7 +10,7 @@ import numpy as np
 
 from mambapro.contract import MODALITIES, Modality, Subject
 from runtime.config import MatchConfig
-from runtime.gallery import Candidate, Embedding, Gallery
+from runtime.gallery import SEARCH_LIMIT, Candidate, Embedding, Gallery
 from runtime.identity.camera_graph import Stay, Veto
 from runtime.identity.requirement import Requirement, shown_by_most
 from runtime.identity.whereabouts import Circumstances, Whereabouts
@@ -230,6 +230,20 @@ class Identifier:
         if free is None or not free.known or free.candidate.identity not in about.vetoes:
             return None
         return Denied(about.vetoes[free.candidate.identity], free.score)
+
+    def resembling(self, embedding: Embedding, most: int) -> list[Candidate]:
+        """Return up to ``most`` identities that one triplet looks like, best first."""
+        limit = max(SEARCH_LIMIT, most * self._gallery.most_templates)
+        return self._gallery.candidates(embedding, self._config.top, limit=limit)[:most]
+
+    def required(self, shown: Collection[Modality], candidate: Candidate) -> float:
+        """Return the least score of ``candidate`` for one who shows these modalities."""
+        return self._required.of(shown, candidate)
+
+    def whose(self, sighting: Sighting) -> str | None:
+        """Return whose a decided sighting is, after all that was changed since."""
+        assert sighting.decision is not None
+        return self._gallery.whose(sighting.decision.identity, sighting.point)
 
     def expire(self, time_s: float) -> None:
         """Delete from the gallery who has not been seen for as long as the settings say."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
-
-from mambapro.contract import UNKNOWN_CAMERA, Subject
-from mambapro.preprocess import stack
+from mambapro.contract import Subject
 from runtime.config import MatchConfig, RigConfig
 from runtime.engines import Engine
 from runtime.figures.tally import Tally
 from runtime.gallery import Embedding
 from runtime.identity.camera_graph import Stay
+from runtime.identity.embedding import embed
 from runtime.identity.events import glimpse_event, sighting_event, track_end_event
 from runtime.identity.identification import Decision, Identifier, Sighting
 from runtime.identity.recording import CropRecorder
@@ -73,6 +72,21 @@ class Recogniser:
     def leave(self, rig: str) -> None:
         """Forget the tracks of a rig that has ended: another one of its name counts anew."""
         self._current = {key: s for key, s in self._current.items() if key[0] != rig}
+
+    def correct(self, subject: Subject) -> None:
+        """Take over what was merged, split and deleted in the gallery of ``subject``.
+
+        A track whose identity is gone counts anew, as if it began now.
+        """
+        whose = self._identifiers[subject].whose
+        gone = set()
+        for number, seen in enumerate(self.sightings):
+            if seen.subject == subject and (decision := seen.decision) is not None:
+                if (identity := whose(seen)) is None:
+                    gone.add(number)
+                else:
+                    seen.decision = dataclasses.replace(decision, identity=identity)
+        self._drop([self.sightings[number] for number in gone])
 
     def identities(self) -> dict[Subject, int]:
         """Return how many are known; safe to call from any thread."""
@@ -135,6 +149,16 @@ class Recogniser:
         self.sightings = [s for s in self.sightings if s.end_s >= gone_s]
         self._current = {k: s for k, s in self._current.items() if s.end_s >= gone_s}
 
+    def _drop(self, gone: Sequence[Sighting]) -> None:
+        lost = {id(sighting) for sighting in gone}
+        tracks = {(s.rig, s.track.number) for s in gone}
+        self.sightings = [s for s in self.sightings if id(s) not in lost]
+        self._current = {key: s for key, s in self._current.items() if id(s) not in lost}
+        tracks -= self._current.keys()
+        self._waiting = [
+            (track, s) for track, s in self._waiting if (s.rig, track.number) not in tracks
+        ]
+
     def _begin(self, sighting: Sighting) -> None:
         self._current[sighting.rig, sighting.track.number] = sighting
         self.sightings.append(sighting)
@@ -186,17 +210,9 @@ class Recogniser:
     def _embed(self, engine: Engine, samples: Sequence[Sample]) -> list[Embedding]:
         if not samples:
             return []
-        size = engine.spec.image_size
-        stacked = [stack({str(m): c for m, c in s.crops.items()}, size) for s in samples]
-        images = np.stack([images for images, _ in stacked])  # (B, 3, H, W, 3)
-        mask = np.stack([mask for _, mask in stacked])  # (B, 3)
-        rows = [self._row(engine, sample.rig) for sample in samples]
         with self._tally.time("embed"):
-            return list(engine.embed(images, mask, np.array(rows, np.int64)))
-
-    def _row(self, engine: Engine, rig: str) -> int:
-        row = self._cameras[rig]
-        return row if row < engine.spec.cameras else UNKNOWN_CAMERA
+            rows = [self._cameras[sample.rig] for sample in samples]
+            return embed(engine, [sample.crops for sample in samples], rows)
 
     def _decide(self, sighting: Sighting) -> None:
         subject = sighting.track.subject

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mambapro.contract import Modality, Subject
+from runtime.config import StreamConfig
 from runtime.feeds.live import LiveFeed
 from runtime.feeds.live_rig import LiveRig
 from runtime.figures.tally import Tally
+from runtime.identity.curation import Curator
 from runtime.operation.drift import Drift, Key
 from runtime.sinks import EventLog
 from runtime.sources import SourceStatus, redact
@@ -27,6 +29,10 @@ class LiveView:
     """How many each gallery knows."""
     tally: Tally
     """What the pipeline counted."""
+    curator: Curator
+    """Looks after the identities."""
+    config: StreamConfig
+    """Settings of the run; they say where it writes."""
     drift: Callable[[], Mapping[Key, Drift]] = dict
     """How far embeddings are from calibration."""
 

@@ -1,36 +1,63 @@
-"""The routes: what the server answers. FastAPI calls them in threads of its own."""
+"""The whole server: which routes there are. FastAPI calls them in threads of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, HTTPException, Response
+from fastapi import Depends, FastAPI, Header, Response
+from fastapi.security import HTTPBearer
 from prometheus_client.exposition import choose_encoder
 
 from mambapro import __version__
-from mambapro.cli import InputError
-from runtime.operation.health import Health, LiveView, RigState, alive, ready, rig_states
+from runtime.config import ServerConfig
+from runtime.operation.health import Health, LiveView, alive, ready
 from runtime.operation.metrics import registry_of
-from runtime.sources import redact
+from runtime.server.answers import answer_errors, refusals
+from runtime.server.audit import Audit
+from runtime.server.events import event_routes
+from runtime.server.identities import identity_routes
+from runtime.server.limits import Turnstile
+from runtime.server.rigs import rig_routes
+from runtime.server.search import search_routes
 
 UNWELL: dict[int | str, dict[str, Any]] = {
     503: {"model": Health, "description": "Not well; the body says why."}
 }
 
 
-@dataclass(frozen=True)
-class Reloaded:
-    """What a reload asked for."""
+def make_app(
+    view: LiveView,
+    reload: Callable[[], list[str]],
+    config: ServerConfig,
+    audit: Audit,
+    *,
+    token: bool,
+) -> FastAPI:
+    """Answer about ``view``, and change what it shows.
 
-    rigs: list[str]
-    """Names of the rigs that are watched from now on."""
+    ``reload`` reads the rigs anew and returns their names, ``audit`` notes who did what; with
+    ``token`` the description says that one is needed, which whoever guards the app sees to.
+    """
+    app = FastAPI(
+        title="MambaPro",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        responses=refusals(401 if token else 421),
+        dependencies=[Depends(HTTPBearer(auto_error=False))] if token else None,
+    )
+    answer_errors(app)
+    _health_routes(app, view, config.stuck_after_s)
+    app.include_router(rig_routes(view, reload, audit))
+    app.include_router(identity_routes(view, audit))
+    turnstile = Turnstile(config.searches_per_s, config.search_burst)
+    app.include_router(search_routes(view, audit, turnstile))
+    app.include_router(event_routes(view))
+    return app
 
 
-def make_app(view: LiveView, reload: Callable[[], list[str]], stuck_after_s: float) -> FastAPI:
-    """Answer about ``view``; ``reload`` reads the rigs anew and returns their names."""
-    app = FastAPI(title="MambaPro", version=__version__, docs_url=None, redoc_url=None)
+def _health_routes(app: FastAPI, view: LiveView, stuck_after_s: float) -> None:
     registry = registry_of(view)
 
     @app.get("/metrics", response_class=Response)
@@ -48,22 +75,6 @@ def make_app(view: LiveView, reload: Callable[[], list[str]], stuck_after_s: flo
     def readyz(response: Response) -> Health:
         """Say whether every rig is watched by all its cameras, or what is missing."""
         return _told(ready(view, stuck_after_s), response)
-
-    @app.get("/api/rigs")
-    def rigs() -> list[RigState]:
-        """Return how all rigs and their cameras are."""
-        return rig_states(view)
-
-    @app.post("/api/rigs/reload", status_code=202, responses={422: {"description": "Refused."}})
-    def reload_rigs() -> Reloaded:
-        """Read the rigs file anew, as SIGHUP does; rigs that stay the same are not disturbed."""
-        try:
-            return Reloaded(reload())
-        except InputError as error:
-            words = f"the rigs stay as they are: {redact(str(error))}"
-            raise HTTPException(422, words) from error
-
-    return app
 
 
 def _told(health: Health, response: Response) -> Health:

@@ -64,7 +64,7 @@ def is_loopback(host: str) -> bool:
 
 def _load_libraries() -> None:
     try:
-        for name in ("uvicorn", "runtime.server.app"):
+        for name in ("uvicorn", "python_multipart", "runtime.server.app"):
             importlib.import_module(name)
     except ImportError as error:
         raise MissingError(

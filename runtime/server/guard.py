@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import urlsplit
 
+from runtime.server.answers import send_refusal
+from runtime.server.asgi import App, Receive, Scope, Send
 from runtime.server.door import is_loopback
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Guard:
@@ -32,15 +28,17 @@ class Guard:
         if scope["type"] != "http":
             return  # there are no web sockets
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        scope.setdefault("state", {})["by"] = "loopback" if self._token is None else "token"
         if self._token is None:
             if all(is_loopback(name) for name in _names(headers)):
                 await self._app(scope, receive, send)
             else:
-                await _refuse(send, 421, b"without a token, only loopback names are served")
+                await send_refusal(send, 421, "without a token, only loopback names are served")
         elif scope["path"] in self._free or self._knows(headers.get(b"authorization", b"")):
             await self._app(scope, receive, send)
         else:
-            await _refuse(send, 401, b"send the token: Authorization: Bearer TOKEN")
+            words = "send the token: Authorization: Bearer TOKEN"
+            await send_refusal(send, 401, words, {"www-authenticate": "Bearer"})
 
     def _knows(self, authorization: bytes) -> bool:
         assert self._token is not None
@@ -60,11 +58,3 @@ def _host(address: bytes) -> str:
         return urlsplit(address.decode("latin-1")).hostname or ""
     except ValueError:
         return ""
-
-
-async def _refuse(send: Send, status: int, words: bytes) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": words + b"\n"})

@@ -6,14 +6,30 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from runtime.config import ServerConfig
 from runtime.operation.health import LiveView
+from runtime.server.audit import Audit
 from runtime.server.door import Door
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from runtime.server.asgi import App
 
 STOP_S: Final = 0.5
 """Time for answers under way, s; as much again for the thread to end without them."""
+HOW: Final[dict[str, Any]] = {
+    "log_config": None,
+    "access_log": False,
+    "lifespan": "off",
+    "ws": "none",
+    "server_header": False,
+    "proxy_headers": False,  # the audit log tells who is really connected
+    "limit_concurrency": 200,
+}
 HEALTH: Final = ("/metrics", "/healthz", "/readyz")
 
 log = logging.getLogger(__name__)
@@ -26,16 +42,33 @@ def serving(
     """Answer at ``door`` while the block runs; stopped within a second."""
     import uvicorn  # loaded when a door was opened, and only then
 
+    with contextlib.closing(Audit(Path(view.config.output))) as audit:
+        app = guarded_app(door, config, view, reload, audit)
+        with _thread(door, uvicorn.Server(uvicorn.Config(app, **HOW))):
+            yield
+
+
+def guarded_app(
+    door: Door,
+    config: ServerConfig,
+    view: LiveView,
+    reload: Callable[[], list[str]],
+    audit: Audit,
+) -> App:
+    """Return what answers at ``door``: the routes, behind who asks and how much they send."""
     from runtime.server.app import make_app
     from runtime.server.guard import Guard
+    from runtime.server.limits import BodyLimit
+    from runtime.server.search import BODY_BYTES, PATH
 
+    routes = make_app(view, reload, config, audit, token=door.token is not None)
     free = () if config.token_for_health else HEALTH
-    app = Guard(make_app(view, reload, config.stuck_after_s), door.token, free)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False
-        )
-    )
+    return Guard(BodyLimit(routes, {PATH: BODY_BYTES}), door.token, free)
+
+
+@contextlib.contextmanager
+def _thread(door: Door, server: uvicorn.Server) -> Iterator[None]:
+    """Run ``server`` in a thread while the block runs."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     thread = threading.Thread(
         target=server.run, args=([door.listener],), name="server", daemon=True

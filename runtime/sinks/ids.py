@@ -52,6 +52,12 @@ def order(identifier: str) -> tuple[str, int]:
     return run, int(sequence)
 
 
+def started_s(identifier: str) -> float | None:
+    """Return when the run of a live event began, Unix seconds; None when it is no live event."""
+    started = _started(identifier)
+    return None if started is None else started.timestamp()
+
+
 def is_live(identifier: object) -> bool:
     """Return whether this is the id of a live event."""
     return isinstance(identifier, str) and _started(identifier) is not None

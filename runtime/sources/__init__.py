@@ -1,7 +1,7 @@
 """Sources of pictures, one a camera: read gives a frame, nothing yet, the end or a failure."""
 
 from runtime.sources.file import FileSource, decoded, frame_time, open_video
-from runtime.sources.opening import open_source
+from runtime.sources.opening import check_live, open_source
 from runtime.sources.reading import (
     End,
     Failure,
@@ -26,6 +26,7 @@ __all__ = [
     "SourceStatus",
     "State",
     "TimeSource",
+    "check_live",
     "decoded",
     "frame_time",
     "is_live",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mambapro.cli import InputError
 from runtime.config import SourceConfig
 from runtime.sources import gstreamer, network, pattern, v4l2
 from runtime.sources.camera import Connect
@@ -26,6 +27,14 @@ def open_source(uri: str, config: SourceConfig | None = None) -> Source:
     if Path(parts.target).is_dir():
         return FolderSource(parts.target, config.folder_fps, config.queue_frames)
     return FileSource(parts.target, config.queue_frames)
+
+
+def check_live(uri: str, config: SourceConfig) -> None:
+    """Raise InputError unless ``uri`` names a live camera that can be tried; nothing is tried."""
+    parts = parse(uri)
+    if parts.scheme == "file":
+        raise InputError(f"{parts.shown} is a clip, not a live camera")
+    _connector(parts, config)
 
 
 def _connector(uri: Uri, config: SourceConfig) -> Connect:

@@ -13,6 +13,8 @@ from runtime.config import is_path
 
 NETWORK: Final = ("rtsp", "rtsps", "http", "https")
 SCHEMES: Final = (*NETWORK, "v4l2", "usb", "gst", "file", "pattern")
+MOST_PX: Final = 8192
+"""Longest side of a picture that may be asked for."""
 HARMLESS: Final = frozenset(("transport", "size", "fps", "channel", "subtype", "stream"))
 """Keys of a query whose values may be shown."""
 
@@ -90,7 +92,10 @@ def size_option(uri: Uri) -> tuple[int, int] | None:
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", given)
     if match is None:
         raise InputError(f"cannot open {uri.shown}: size must be WIDTHxHEIGHT, got {given!r}")
-    return int(match[1]), int(match[2])
+    size = int(match[1]), int(match[2])
+    if max(size) > MOST_PX:
+        raise InputError(f"cannot open {uri.shown}: size may be {MOST_PX} either way, got {given}")
+    return size
 
 
 def fps_option(uri: Uri) -> float | None:
