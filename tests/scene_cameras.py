@@ -67,10 +67,13 @@ def scene_rig(name: str, *modalities: str) -> RigConfig:
 class InProcess:
     """``with InProcess(folder, monkeypatch, tend) as run:``; ``run.view`` is the live run's.
 
-    ``tend(view)`` is what the run is tended by for as long as it runs.
+    ``tend(view)`` is what the run is tended by for as long as it runs; ``settings`` are sections of
+    its StreamConfig.
     """
 
-    def __init__(self, folder, monkeypatch: pytest.MonkeyPatch, tend, rigs=None) -> None:
+    def __init__(
+        self, folder, monkeypatch: pytest.MonkeyPatch, tend, rigs=None, **settings
+    ) -> None:
         self.cameras: dict[str, SceneCamera] = {}
 
         def open_camera(uri, _):
@@ -84,6 +87,7 @@ class InProcess:
             sync=SyncConfig(estimate=False, tolerance_s=0.03),
             match=MatchConfig(decide_after=2),
             video=VideoConfig(enabled=False),
+            **settings,
         )
         folder.mkdir(parents=True, exist_ok=True)
         self._rigs = rigs or [scene_rig("gate")]

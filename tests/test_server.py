@@ -7,8 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from mambapro.cli import InputError, MissingError
 from mambapro.contract import EXIT_BAD_INPUT
 from runtime.config import ServerConfig
-from runtime.operation.lifecycle import reload_rigs
 from runtime.operation.metrics import DECLARED
-from runtime.server import open_door, serving
+from runtime.server import open_door
 from runtime.server.door import VARIABLE
-from tests.scene_cameras import InProcess, scene_rig, until
+from tests.scene_cameras import scene_rig, until
+from tests.served import Served
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "a-token-of-thirty-two-characters"
@@ -34,43 +32,6 @@ ANY_PORT = ServerConfig(port=0)
 @pytest.fixture(autouse=True)
 def no_token(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
-
-
-class Served:
-    """A live run with a server."""
-
-    def __init__(self, folder, monkeypatch, config=ANY_PORT, read_rigs=lambda: [scene_rig("gate")]):
-        self.read_rigs = read_rigs
-        with ExitStack() as owner:
-            self.door = owner.enter_context(open_door(config))
-
-            def tend(view):
-                return serving(
-                    self.door, config, view, lambda: reload_rigs(view.feed, self.read_rigs)
-                )
-
-            self.run = owner.enter_context(InProcess(folder, monkeypatch, tend))
-            self.close = owner.pop_all().close
-
-    def ask(self, path, method="GET", **headers):
-        """Return status and body."""
-        request = urllib.request.Request(self.door.url + path, method=method, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    def answer(self, path, **headers):
-        return json.loads(self.ask(path, **headers)[1])
-
-    def scrape(self):
-        """Return what gives our samples by name and values of labels, in any order."""
-        families = text_string_to_metric_families(self.ask("/metrics")[1])
-        samples = {
-            frozenset((s.name, *s.labels.values())): s.value for f in families for s in f.samples
-        }
-        return lambda name, *labels: samples[frozenset((f"mambapro_{name}", *labels))]
 
 
 @pytest.fixture

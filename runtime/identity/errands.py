@@ -72,6 +72,8 @@ class Errands:
     def _drop(self) -> None:
         while True:
             try:
-                self._waiting.get_nowait()[0].cancel()
+                answer, _ = self._waiting.get_nowait()
             except queue.Empty:
                 return
+            answer.cancel()
+            answer.set_running_or_notify_cancel()  # without it, who waits is not told

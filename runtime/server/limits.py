@@ -17,6 +17,8 @@ JSON_BYTES: Final = 1 << 16
 """Longest body of a request that uploads nothing."""
 BODY_S: Final = 30.0
 """Longest time that a body may take to come in, s."""
+CLOSE: Final = {"connection": "close"}
+"""Without it the rest of the body would be read and thrown away."""
 
 
 class BodyLimit:
@@ -31,7 +33,8 @@ class BodyLimit:
         most = self._uploads.get(scope["path"], JSON_BYTES)
         announced = _announced(scope)
         if announced is None or announced > most:
-            await send_refusal(send, 413, f"the body may have {most} bytes, not {announced}")
+            words = f"the body may have {most} bytes, not {announced}"
+            await send_refusal(send, 413, words, CLOSE)
             return
         until_s = time.monotonic() + self._patience_s
         came = 0
@@ -41,10 +44,11 @@ class BodyLimit:
             try:
                 message = await asyncio.wait_for(receive(), until_s - time.monotonic())
             except asyncio.TimeoutError:
-                raise HTTPException(408, f"no whole body in {self._patience_s:g} s") from None
+                words = f"no whole body in {self._patience_s:g} s"
+                raise HTTPException(408, words, CLOSE) from None
             came += len(message.get("body", b""))
             if came > most:
-                raise HTTPException(413, f"the body may have {most} bytes, it has more")
+                raise HTTPException(413, f"the body may have {most} bytes, it has more", CLOSE)
             return message
 
         await self._app(scope, counted, send)
