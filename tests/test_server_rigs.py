@@ -20,7 +20,7 @@ def served(tmp_path, monkeypatch):
 
 
 def pattern(name="yard", **values):
-    return {"name": name, "cameras": {"rgb": {"uri": f"pattern://?size=320x180&fps=5#{name}"}}}
+    return {"name": name, "cameras": {"rgb": {"uri": f"pattern://?size=320x180&fps=5#{name}-rgb"}}}
 
 
 def watched(served):
