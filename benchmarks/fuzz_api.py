@@ -144,13 +144,12 @@ def _judge(case: Any, headers: dict[str, str], outcome: Outcome) -> None:
 
 
 @contextlib.contextmanager
-def live_run(folder: Path) -> Iterator[str]:
-    """Run the stream on a pattern, with made-up persons; yield the address of its server."""
-    fill_gallery(folder)
+def live_run(folder: Path, rigs: Path = RIGS) -> Iterator[str]:
+    """Run the stream, which goes on with what is in ``folder``; yield its server's address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [
-        sys.executable, str(in_checkout("runtime/stream.py")), "--rigs", str(RIGS), "--output",
+        sys.executable, str(in_checkout("runtime/stream.py")), "--rigs", str(rigs), "--output",
         str(folder), "--set", f"server.port={port}", "--set", "models.vehicle=null",
         "--set", "server.searches_per_s=1000", "--set", "server.search_burst=1000",
     ]  # fmt: skip
@@ -167,8 +166,8 @@ def live_run(folder: Path) -> Iterator[str]:
         stream.wait(PATIENCE_S)
 
 
-def fill_gallery(folder: Path, persons: int = PERSONS, templates: int = TEMPLATES) -> np.ndarray:
-    """Keep ``templates`` of each of ``persons`` in the gallery of an output folder; return them."""
+def fill_gallery(folder: Path, persons: int = PERSONS, templates: int = TEMPLATES) -> None:
+    """Keep ``templates`` of each of ``persons`` in the gallery of an output folder."""
     spec = open_engine(MODEL).spec
     draw = np.random.default_rng(0)
     embeddings = draw.normal(size=(persons, templates, spec.embedding_dim)).astype(np.float32)
@@ -180,7 +179,6 @@ def fill_gallery(folder: Path, persons: int = PERSONS, templates: int = TEMPLATE
             for embedding in person:
                 about = {"rig": "pattern", "track": 1, "time_s": time.time(), "mask": [1, 1, 1]}
                 gallery.put(identity, embedding, about)
-    return embeddings
 
 
 def _answers(url: str) -> bool:
@@ -202,8 +200,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     start_logging(arguments.verbose)
     began_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="fuzz.") as folder, live_run(Path(folder)) as url:
-        outcome = fuzz(url, arguments.requests, number=arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="fuzz.") as folder:
+        fill_gallery(Path(folder))
+        with live_run(Path(folder)) as url:
+            outcome = fuzz(url, arguments.requests, number=arguments.seed)
     result = {
         "requests": outcome.requests,
         "statuses": {str(status): n for status, n in sorted(outcome.statuses.items())},

@@ -101,11 +101,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def sample(draw: np.random.Generator, count: int) -> Floats:
+def sample(draw: np.random.Generator, count: int, dim: int = DIM) -> Floats:
     """Return ``count`` unit embeddings around one direction an identity, in random order."""
-    identities = unit(draw.normal(size=(-(-count // TEMPLATES), DIM)))
+    identities = unit(draw.normal(size=(-(-count // TEMPLATES), dim)))
     around = np.repeat(identities, TEMPLATES, axis=0)[:count]
-    return unit(draw.permutation(around + SPREAD / np.sqrt(DIM) * draw.normal(size=around.shape)))
+    return unit(draw.permutation(around + SPREAD / np.sqrt(dim) * draw.normal(size=around.shape)))
 
 
 def unit(vectors: np.ndarray[Any, Any]) -> Floats:
