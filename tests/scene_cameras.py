@@ -77,7 +77,8 @@ class InProcess:
         self.cameras: dict[str, SceneCamera] = {}
 
         def open_camera(uri, _):
-            self.cameras[uri] = SceneCamera(uri.rpartition("-")[2])
+            modality = uri.rpartition("-")[2]
+            self.cameras[uri] = SceneCamera(modality if modality in HOMOGRAPHIES else "rgb")
             return self.cameras[uri]
 
         monkeypatch.setattr(live_rig, "open_source", open_camera)
