@@ -26,7 +26,6 @@ def test_no_request_is_too_odd(tmp_path, monkeypatch, token):
         assert outcome.violations == []
         assert outcome.requests >= 150
         assert outcome.statuses[200] > 20
-        assert outcome.statuses[401] == 0
         assert served.run._thread.is_alive()
     finally:
         served.close()
