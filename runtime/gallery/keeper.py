@@ -55,7 +55,7 @@ class Keeper:
         if identity not in self.roster:
             raise NotThereError(
                 f"gallery {self.backend.place} knows no {identity!r}; it knows "
-                f"{len(self.roster)} identities, listed by runtime/manage_gallery.py list"
+                f"{len(self.roster)} identities"
             )
         return self.roster[identity]
 
