@@ -44,6 +44,8 @@ def test_a_rig_comes_and_goes_and_the_others_are_not_disturbed(served):
     what = [(x["what"], x["rig"], x["result"]) for x in served.audit()]
     assert what[0] == ("add rig", "Tor 王", "begins")
     assert ("remove rig", "Tor 王", "done") in what
+    assert what[-1][:2] == ("remove rig", "Tor 王")
+    assert what[-1][2].startswith("failed: 404")
 
 
 def test_a_restart_connects_anew(served):

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from mambapro.cli import InputError
-from runtime.identity.errands import BusyError
 from runtime.sinks.eventlog import utc_text
 from runtime.sinks.jsonlines import JsonLinesSink, Rotation
 
@@ -50,7 +48,7 @@ class Audit:
         self.note(who, what, "begins", about)
         try:
             yield about
-        except (InputError, BusyError, OSError) as error:
+        except Exception as error:  # whatever it was, it is noted
             self.note(who, what, f"failed: {error}", about)
             raise
         self.note(who, what, "done", about)
