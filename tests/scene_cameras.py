@@ -86,9 +86,8 @@ class InProcess:
             output=str(folder),
             live=LiveConfig(warm_up_s=0.8, patience_s=0.5),
             sync=SyncConfig(estimate=False, tolerance_s=0.03),
-            match=MatchConfig(decide_after=2),
             video=VideoConfig(enabled=False),
-            **settings,
+            **{"match": MatchConfig(decide_after=2), **settings},
         )
         folder.mkdir(parents=True, exist_ok=True)
         self._rigs = rigs or [scene_rig("gate")]

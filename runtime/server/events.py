@@ -18,7 +18,7 @@ from runtime.sinks.past import Wanted, read_back
 
 LONGEST: Final = 200
 
-Kind = Literal["glimpse", "sighting", "track_end", "camera_lost", "camera_back"]
+Kind = Literal["glimpse", "sighting", "track_end", "camera_lost", "camera_back", "drift"]
 Name = Annotated[str | None, Query(max_length=LONGEST)]
 Time = Annotated[float | None, Query(allow_inf_nan=False, description="Unix seconds.")]
 
