@@ -36,6 +36,7 @@ from runtime.identity.requirement import Requirement, load_thresholds
 from runtime.operation.drift import DriftMonitor
 from runtime.operation.health import LiveView
 from runtime.picture.presentation import Presentation
+from runtime.picture.viewing import Viewing
 from runtime.pipeline import Pipeline
 from runtime.sinks import EventLog, open_events, open_events_again
 from runtime.sync.offsets import ClockOffset
@@ -87,7 +88,9 @@ def run_live(
     with _Run(config, engines, events, remember_s=config.live.remember_s, tally=tally) as run:
         live = LiveFeed(rigs, config)
         feed = run.through(live)
-        view = LiveView(live, events, run.identities, tally, run.curator, config, run.drift.found)
+        view = LiveView(
+            live, events, run.identities, tally, run.curator, config, run.viewing, run.drift.found
+        )
         with serve(view):
             run.pipeline.run(feed)
     watch = Watch(run.pipeline.footage_s, 0.0, time.monotonic() - started, live=True)
@@ -146,7 +149,10 @@ class _Run:
             errands = Errands()
             owner.callback(errands.close)
             self.curator = Curator(desks, self._recogniser, errands)
-            self._presentation = Presentation(config.video, self._output, self._recogniser)
+            self.viewing = Viewing(self.curator.name)
+            self._presentation = Presentation(
+                config.video, self._output, self._recogniser, self.viewing
+            )
             self.pipeline = Pipeline(
                 config, self._recogniser, events, self._presentation, scorer, self.pool, tally,
                 self.drift, errands.run,

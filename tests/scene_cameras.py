@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 import time
+from functools import lru_cache
 
 import pytest
 
@@ -33,8 +34,9 @@ class SceneCamera:
 
     live = True
 
-    def __init__(self, modality: str) -> None:
+    def __init__(self, modality: str, walk: Walk = WALK) -> None:
         self.modality, self.state, self.reason = modality, "live", ""
+        self.walk = walk
         self._begun_s = time.monotonic()
         self._given = 0
 
@@ -46,7 +48,7 @@ class SceneCamera:
             return NothingYet()
         self._given += 1
         at_s = self._given / FPS
-        shown = picture(self.modality, [WALK], at_s % ROUND_S)
+        shown = seen(self.modality, self.walk, self._given % round(ROUND_S * FPS))
         return Frame(shown, 1e9 + at_s, "rtcp", self._given, self._begun_s + at_s)
 
     def status(self):
@@ -54,6 +56,12 @@ class SceneCamera:
 
     def close(self):
         self.state = "ended"
+
+
+@lru_cache(maxsize=600)
+def seen(modality: str, walk: Walk, frame: int):
+    """Return a picture of a round; drawing them all again would take most of a core."""
+    return picture(modality, [walk], frame / FPS)
 
 
 def scene_rig(name: str, *modalities: str) -> RigConfig:
@@ -67,18 +75,19 @@ def scene_rig(name: str, *modalities: str) -> RigConfig:
 class InProcess:
     """``with InProcess(folder, monkeypatch, tend) as run:``; ``run.view`` is the live run's.
 
-    ``tend(view)`` is what the run is tended by for as long as it runs; ``settings`` are sections of
-    its StreamConfig.
+    ``tend(view)`` is what the run is tended by for as long as it runs; ``walks`` are who passes a
+    rig, where it is not WALK; ``settings`` are sections of its StreamConfig.
     """
 
     def __init__(
-        self, folder, monkeypatch: pytest.MonkeyPatch, tend, rigs=None, **settings
+        self, folder, monkeypatch: pytest.MonkeyPatch, tend, rigs=None, walks=None, **settings
     ) -> None:
         self.cameras: dict[str, SceneCamera] = {}
 
         def open_camera(uri, _):
-            modality = uri.rpartition("-")[2]
-            self.cameras[uri] = SceneCamera(modality if modality in HOMOGRAPHIES else "rgb")
+            rig, _, modality = uri.rpartition("-")
+            known = modality if modality in HOMOGRAPHIES else "rgb"
+            self.cameras[uri] = SceneCamera(known, (walks or {}).get(rig, WALK))
             return self.cameras[uri]
 
         monkeypatch.setattr(live_rig, "open_source", open_camera)

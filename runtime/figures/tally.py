@@ -46,7 +46,7 @@ class Durations:
 
 
 class Tally:
-    """Written by the pipeline, read by health and metrics."""
+    """Written by the pipeline, and by the server about its clients; read by health and metrics."""
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         """Measure latency by ``clock``, which tells now in the time of samples; none: do not."""
@@ -59,6 +59,10 @@ class Tally:
         """Decisions by subject and whether the gallery knew them."""
         self.flaws: Final[Counter[tuple[str, Flaw]]] = Counter()
         """Crops that were not worth embedding, by rig and what was wrong with them."""
+        self.clients = 0
+        """Pages that listen to what happens; the server counts them."""
+        self.clients_dropped = 0
+        """Clients of endless answers that were let go because they were too slow."""
         self.instants = 0
         """Instants that were worked through."""
         self.advanced_s = time.monotonic()

@@ -74,6 +74,11 @@ class Curator:
         gallery = self._gallery(subject)
         return gallery.identity(identity), gallery.templates_of(identity)
 
+    def name(self, identity: str) -> str | None:
+        """Return what people call ``identity``; None when they do not, or nobody is called that."""
+        found = (desk.gallery.find(identity) for desk in self._desks.values())
+        return next((known.name for known in found if known is not None), None)
+
     def search(
         self, subject: Subject, crops: Crops, most: int, camera: int = UNKNOWN_CAMERA
     ) -> list[Match]:

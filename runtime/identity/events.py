@@ -34,6 +34,7 @@ def sighting_event(seen: Sighting) -> Event:
         "crops": len(seen.embeddings),
         "seen_at": None if match is None else match["rig"],
         "seen_s": None if match is None else round(match["time_s"], 3),
+        "seen_snapshots": None if match is None else match.get("snapshots"),
         "veto": None if decision.veto is None else _veto(decision.veto),
     }
 

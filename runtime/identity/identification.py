@@ -86,6 +86,8 @@ class Sighting:
     """None until decided."""
     point: str | None = None
     """The template that the gallery keeps of it."""
+    snapshots: dict[Modality, str] | None = None
+    """Its pictures on disk, as its event names them; None before that, or when none are kept."""
 
     @property
     def end_s(self) -> float:
@@ -258,6 +260,8 @@ class Identifier:
             "time_s": sighting.samples[-1].time_s,
             "mask": [int(m in sighting.shown()) for m in MODALITIES],
         }
+        if sighting.snapshots is not None:
+            payload["snapshots"] = sighting.snapshots
         sighting.point = self._gallery.put(
             sighting.decision.identity, sighting.fused(), payload, sighting.point
         )

@@ -224,7 +224,8 @@ class Recogniser:
         with self._tally.time("decide"):
             sighting.decision = identifier.decide(sighting, self._others(sighting))
         self._keep(sighting)
-        self._events.write(sighting_event(sighting), _best(sighting).crops)
+        told = self._events.tell(sighting_event(sighting), _best(sighting).crops)
+        sighting.snapshots = told["snapshots"]  # kept with the template when the track ends
 
     def _keep(self, sighting: Sighting) -> None:
         """Keep a sighting in its gallery; a live run goes on when that fails."""

@@ -13,6 +13,7 @@ from runtime.feeds.live_rig import LiveRig
 from runtime.figures.tally import Tally
 from runtime.identity.curation import Curator
 from runtime.operation.drift import Drift, Key
+from runtime.picture.viewing import Viewing
 from runtime.sinks import EventLog
 from runtime.sources import SourceStatus, redact
 
@@ -33,6 +34,8 @@ class LiveView:
     """Looks after the identities."""
     config: StreamConfig
     """Settings of the run; they say where it writes."""
+    viewing: Viewing
+    """What the rigs see."""
     drift: Callable[[], Mapping[Key, Drift]] = dict
     """How far embeddings are from calibration."""
 

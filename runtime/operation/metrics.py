@@ -144,6 +144,11 @@ SKIPPED: Final = Declared(
     "mambapro_sink_events_skipped_total", "counter", ("sink",),
     "Events that left the full journal before they were sent",
 )  # fmt: skip
+CLIENTS: Final = Declared("mambapro_page_clients", "gauge", (), "Pages that are told what happens")
+DROPPED_CLIENTS: Final = Declared(
+    "mambapro_page_clients_dropped_total", "counter", (),
+    "Clients of the page's streams that were let go because they did not keep up",
+)  # fmt: skip
 DRIFT: Final = Declared(
     "mambapro_drift_distance", "gauge", ("rig", "subject", "modality"),
     "How far embeddings are from those of calibration, 0 to 1 (Kolmogorov-Smirnov)",
@@ -207,6 +212,8 @@ class LiveCollector(Collector):
         yield from (stages, latency, decisions, identities, refused)
         yield _one(LOAD.gauge(), feed.load)
         yield _one(IDLE.gauge(), time.monotonic() - tally.advanced_s)
+        yield _one(CLIENTS.gauge(), tally.clients)
+        yield _one(DROPPED_CLIENTS.counter(), tally.clients_dropped)
 
     def _drift(self) -> Iterator[Metric]:
         distance, alert = DRIFT.gauge(), DRIFTED.gauge()

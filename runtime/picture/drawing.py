@@ -56,6 +56,8 @@ class Mark:
     """Similarity of a match."""
     state: State
     """How far the decision is."""
+    name: str | None = None
+    """What people call the identity."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Mosaic:
     def __init__(self, width: int, sizes: Mapping[str, Mapping[Modality, tuple[int, int]]]) -> None:
         """Lay out panels ``width`` px wide in all; ``sizes`` are (H, W) by rig and modality."""
         self.width = width - width % 2
-        self._panels = {rig: _panel_widths(cameras, self.width) for rig, cameras in sizes.items()}
+        room = self.width - 2 * MARGIN
+        self._panels = {rig: _panel_widths(cameras, room) for rig, cameras in sizes.items()}
         rows = sum(height + RIG_HEADER for height, _ in self._panels.values())
         footer = EVENTS * EVENT_ROW + 2 * GAP
         height = HEADER + rows + GAP * len(sizes) + footer + MARGIN // 2
@@ -138,12 +141,8 @@ class Mosaic:
             if row.skew_s is not None:
                 status += f"   skew {row.skew_s * 1e3:4.1f} ms"
             put_text(canvas, status, (MARGIN + text_width(rig, 17) + 16, top + 9), 14, FAINT)
-        left = MARGIN
-        for modality in MODALITIES:
-            view = canvas[top + RIG_HEADER : top + RIG_HEADER + height,
-                          left : left + widths[modality]]  # fmt: skip
-            _draw_panel(view, modality, row)
-            left += widths[modality] + GAP
+        above = top + RIG_HEADER
+        _draw_panels(canvas[above : above + height, MARGIN:], widths, row)
 
     def _draw_events(self, canvas: Picture, top: int, events: Sequence[EventLine]) -> None:
         for number, event in enumerate(list(events)[-EVENTS:][::-1]):
@@ -153,6 +152,29 @@ class Mosaic:
             put_text(canvas, "MATCH" if event.known else "NEW", (MARGIN + 78, y), 14, colour)
             put_text(canvas, event.identity, (MARGIN + 142, y), 14, identity_colour(event.identity))
             put_text(canvas, event.text, (MARGIN + 190, y), 14, INK)
+
+
+class Strip:
+    """Composes one rig's panels, and nothing around them."""
+
+    def __init__(self, width: int, sizes: Mapping[Modality, tuple[int, int]]) -> None:
+        """Lay out panels ``width`` px wide in all; ``sizes`` are (H, W) by modality."""
+        height, self._widths = _panel_widths(sizes, width)
+        self._page = np.full((height, width, 3), PAGE, np.uint8)
+
+    def draw(self, row: Row) -> Picture:
+        """Return the panels (H, W, 3) uint8."""
+        canvas: Picture = self._page.copy()
+        _draw_panels(canvas, self._widths, row)
+        return canvas
+
+
+def _draw_panels(view: Picture, widths: Mapping[Modality, int], row: Row | None) -> None:
+    """Fill ``view`` (h, w, 3) from the left with the cameras of one rig."""
+    left = 0
+    for modality in MODALITIES:
+        _draw_panel(view[:, left : left + widths[modality]], modality, row)
+        left += widths[modality] + GAP
 
 
 def _draw_panel(view: Picture, modality: Modality, row: Row | None) -> None:
@@ -183,7 +205,7 @@ def _draw_mark(view: Picture, mark: Mark, box: npt.NDArray[np.int64]) -> None:
     if mark.identity is None:
         put_label(view, f"#{mark.track}", (x0 - 1, max(0, y0 - 17)), 11, PAGE, colour)
         return
-    text = mark.identity + (f"  {mark.score:.2f}" if mark.score is not None else "")
+    text = (mark.name or mark.identity) + (f"  {mark.score:.2f}" if mark.score is not None else "")
     tag, ground = ("MATCH", MATCH) if mark.state == "match" else ("NEW", NEW)
     width = text_width(text, 13) + text_width(tag, 11) + 22
     x = int(np.clip(x0 - 1, 0, max(0, view.shape[1] - width)))
@@ -261,9 +283,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 def _panel_widths(
     sizes: Mapping[Modality, tuple[int, int]], width: int
 ) -> tuple[int, dict[Modality, int]]:
-    """Return the common height of a rig's panels and the width of each."""
+    """Return the common height of a rig's panels and the width of each; ``width`` is of all."""
     aspects = {m: sizes[m][1] / sizes[m][0] if m in sizes else ABSENT_ASPECT for m in MODALITIES}
-    room = width - 2 * MARGIN - GAP * (len(MODALITIES) - 1)
+    room = width - GAP * (len(MODALITIES) - 1)
     height = int(room / sum(aspects.values()))
     widths = {m: int(height * aspects[m]) for m in MODALITIES}
     widths["tir"] += room - sum(widths.values())

@@ -24,6 +24,7 @@ from runtime.identity.recognition import Recogniser
 from runtime.picture.drawing import EventLine, Mark, Mosaic, Row, State
 from runtime.picture.sheet import match_sheet
 from runtime.picture.video import VideoWriter
+from runtime.picture.viewing import Viewing
 from runtime.watching.rig import RigStep, TrackView
 
 BRIGHT_LUMA: Final = 40.0
@@ -40,9 +41,19 @@ log = logging.getLogger(__name__)
 class Presentation:
     """Feeds the mosaic from what the rigs find and what is decided; draws nothing when off."""
 
-    def __init__(self, config: VideoConfig, output: Path, recogniser: Recogniser) -> None:
-        """Write mosaic.mp4 or its segments, mosaic.png and matches.png into ``output``."""
+    def __init__(
+        self,
+        config: VideoConfig,
+        output: Path,
+        recogniser: Recogniser,
+        viewing: Viewing | None = None,
+    ) -> None:
+        """Write mosaic.mp4 or its segments, mosaic.png and matches.png into ``output``.
+
+        ``viewing`` gets the same rows, whether there is a video or not.
+        """
         self._config, self._output, self._recogniser = config, output, recogniser
+        self._viewing = viewing
         self._known: dict[str, Preflight] = {}
         self._reel: Reel | None = None
         self._rows: dict[str, Row] = {}
@@ -54,25 +65,32 @@ class Presentation:
         """Make room for ``rig`` from the next drawing on."""
         self._known[rig.name] = before
         self._cut_s = -np.inf
+        if self._viewing is not None:
+            self._viewing.begin(rig.name, before.sizes)
 
     def end(self, rig: str) -> None:
         """Show ``rig`` no longer."""
         del self._known[rig]
         self._rows.pop(rig, None)
         self._cut_s = -np.inf
+        if self._viewing is not None:
+            self._viewing.end(rig)
 
     def show(self, step: RigStep) -> None:
         """Show what a rig found from the next drawing on."""
-        if not self._config.enabled:
+        if not self._config.enabled and self._viewing is None:
             return
         triplet = step.triplet
-        self._rows[step.rig] = Row(
+        row = Row(
             step.rig,
             triplet.time_s,
             triplet.skew_s if len(triplet.frames) > 1 else None,
             {m: frame.picture for m, frame in triplet.frames.items()},
             [self._mark(step.rig, view) for view in step.views],
         )
+        self._rows[step.rig] = row
+        if self._viewing is not None:
+            self._viewing.show(row)
 
     def tell(self, sightings: Sequence[Sighting]) -> None:
         """List decisions below the pictures."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Response
@@ -18,6 +18,8 @@ from runtime.server.audit import Audit
 from runtime.server.events import event_routes
 from runtime.server.identities import identity_routes
 from runtime.server.limits import Turnstile
+from runtime.server.live import Live
+from runtime.server.page import File, page_routes
 from runtime.server.rigs import rig_routes
 from runtime.server.search import search_routes
 
@@ -31,12 +33,15 @@ def make_app(
     reload: Callable[[], list[str]],
     config: ServerConfig,
     audit: Audit,
+    live: Live,
+    files: Mapping[str, File],
     *,
     token: bool,
 ) -> FastAPI:
     """Answer about ``view``, and change what it shows.
 
-    ``reload`` reads the rigs anew and returns their names, ``audit`` notes who did what; with
+    ``reload`` reads the rigs anew and returns their names, ``audit`` notes who did what, ``live``
+    tells it to the page, which is ``files``; with
     ``token`` the description says that one is needed, which whoever guards the app sees to.
     """
     app = FastAPI(
@@ -44,6 +49,7 @@ def make_app(
         version=__version__,
         docs_url=None,
         redoc_url=None,
+        lifespan=live.running,
         responses=refusals(401 if token else 421),
         dependencies=[Depends(HTTPBearer(auto_error=False))] if token else None,
     )
@@ -54,6 +60,7 @@ def make_app(
     turnstile = Turnstile(config.searches_per_s, config.search_burst)
     app.include_router(search_routes(view, audit, turnstile))
     app.include_router(event_routes(view))
+    app.include_router(page_routes(view, live, files))
     return app
 
 

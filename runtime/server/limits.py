@@ -30,6 +30,9 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request on; refuse what is too long or too slow."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
         most = self._uploads.get(scope["path"], JSON_BYTES)
         announced = _announced(scope)
         if announced is None or announced > most:
@@ -37,16 +40,19 @@ class BodyLimit:
             await send_refusal(send, 413, words, CLOSE)
             return
         until_s = time.monotonic() + self._patience_s
-        came = 0
+        came, whole = 0, False
 
         async def counted() -> MutableMapping[str, Any]:
-            nonlocal came
+            nonlocal came, whole
+            if whole:  # what comes now is that the client leaves, whenever that is
+                return await receive()
             try:
                 message = await asyncio.wait_for(receive(), until_s - time.monotonic())
             except asyncio.TimeoutError:
                 words = f"no whole body in {self._patience_s:g} s"
                 raise HTTPException(408, words, CLOSE) from None
             came += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if came > most:
                 raise HTTPException(413, f"the body may have {most} bytes, it has more", CLOSE)
             return message

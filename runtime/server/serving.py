@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     import uvicorn
 
     from runtime.server.asgi import App
+    from runtime.server.live import Live
 
 STOP_S: Final = 0.5
 """Time for answers under way, s; as much again for the thread to end without them."""
 HOW: Final[dict[str, Any]] = {
     "log_config": None,
     "access_log": False,
-    "lifespan": "off",
+    "lifespan": "on",
     "ws": "none",
     "server_header": False,
     "proxy_headers": False,  # the audit log tells who is really connected
@@ -42,10 +43,15 @@ def serving(
     """Answer at ``door`` while the block runs; stopped within a second."""
     import uvicorn  # loaded when a door was opened, and only then
 
-    with contextlib.closing(Audit(Path(view.config.output))) as audit:
-        app = guarded_app(door, config, view, reload, audit)
-        with _thread(door, uvicorn.Server(uvicorn.Config(app, **HOW))):
-            yield
+    from runtime.server.live import Live
+
+    with contextlib.ExitStack() as owner:
+        audit = owner.enter_context(contextlib.closing(Audit(Path(view.config.output))))
+        live = Live(view, config.stuck_after_s)
+        app = guarded_app(door, config, view, reload, audit, live)
+        owner.enter_context(_thread(door, uvicorn.Server(uvicorn.Config(app, **HOW))))
+        owner.callback(live.close)  # or the server would wait for answers without an end
+        yield
 
 
 def guarded_app(
@@ -54,15 +60,18 @@ def guarded_app(
     view: LiveView,
     reload: Callable[[], list[str]],
     audit: Audit,
+    live: Live,
 ) -> App:
     """Return what answers at ``door``: the routes, behind who asks and how much they send."""
     from runtime.server.app import make_app
     from runtime.server.guard import Guard
     from runtime.server.limits import BodyLimit
+    from runtime.server.page import page_files
     from runtime.server.search import BODY_BYTES, PATH
 
-    routes = make_app(view, reload, config, audit, token=door.token is not None)
-    free = () if config.token_for_health else HEALTH
+    files = page_files()
+    routes = make_app(view, reload, config, audit, live, files, token=door.token is not None)
+    free = (*files, *(() if config.token_for_health else HEALTH))
     return Guard(BodyLimit(routes, {PATH: BODY_BYTES}), door.token, free)
 
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
@@ -67,6 +67,7 @@ class EventLog:
         self.run, self._sink, self._deletions = run, sink, deletions
         self._patience, self._snapshots, self._dispatchers = patience, snapshots, dispatchers
         self._waiting: deque[Event] = deque()
+        self._listener: Callable[[Event], None] | None = None
         self._lock = threading.RLock()
         self._lost = 0
         self._last_error: str | None = None
@@ -79,9 +80,14 @@ class EventLog:
             self._thread.start()
 
     def write(self, event: Event, crops: Mapping[Modality, Picture] | None = None) -> str:
-        """Name ``event``, keep it, and return its id; it is on disk then, or waits for the disk.
+        """Name ``event``, keep it, and return its id; see :meth:`tell`."""
+        return str(self.tell(event, crops)["id"])
 
-        ``crops`` (H, W, 3) uint8 R, G, B are kept as snapshots where these are on.
+    def tell(self, event: Event, crops: Mapping[Modality, Picture] | None = None) -> Event:
+        """Name ``event``, keep it, and return all that is told of it.
+
+        It is on disk then, or waits for the disk. ``crops`` (H, W, 3) uint8 R, G, B are kept as
+        snapshots where these are on.
         """
         with self._lock:
             identifier = event_id(self.run.text, self.count)
@@ -93,7 +99,16 @@ class EventLog:
             self.count += 1
         for dispatcher in self._dispatchers:
             dispatcher.notify()
-        return identifier
+        if self._listener is not None:
+            self._listener(kept)
+        return kept
+
+    def listen(self, listener: Callable[[Event], None] | None) -> None:
+        """Let ``listener`` hear every event from now on, right after it was kept; None ends it.
+
+        It is called in the thread that tells, so it may neither wait nor raise.
+        """
+        self._listener = listener
 
     def forget(self, identities: Collection[str], events: Collection[str] = ()) -> None:
         """Delete all that is kept of ``identities`` under any of these names, and of ``events``.
