@@ -83,8 +83,8 @@ def test_an_operator_watches_and_corrects(serve):
         page.keyboard.press("r")
         page.keyboard.type("Ada <b>")
         page.keyboard.press("Enter")
-        page.wait_for_function(
-            "document.querySelector('tr[data-identity=P1] .who').textContent === 'Ada <b>'"
+        until_so(
+            page, "document.querySelector('tr[data-identity=P1] .who').textContent === 'Ada <b>'"
         )
         assert served.run.view.curator.identity("person", "P1")[0].name == "Ada <b>"
 
