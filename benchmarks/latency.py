@@ -8,7 +8,8 @@ The full-size network with random weights, in one run and in turns:
 - ``fp32``, ``int8``: the model files in ONNX Runtime with our operator, INT8 for x86;
 - ``fp32 limit``, ``int8 limit``: the limits. Each is the list of matrix products of that very
   file, of the same sizes and in the same kernels, as a graph of nothing else in the same ONNX
-  Runtime with the same threads (benchmarks/products.py). Products of the INT8 file that are float,
+  Runtime with the same threads (benchmarks/products.py). Attention in one node counts as its two
+  products in ONNX Runtime's kernel. Products of the INT8 file that are float,
   attention's and the scan's projections, are float in its limit too. Bias, activation, scan,
   everything between the products, is what a file takes beyond its limit.
 
@@ -43,6 +44,7 @@ from export.layers import int8_layers
 from export.model_file import open_source, save
 from export.qdq import insert, without_gemm
 from export.to_onnx import export, random_network
+from export.token_functions import ADD_NORM, ATTENTION, NORM, SILU
 from export.torch_engine import TorchEngine
 from mambapro import config as configs
 from mambapro import native
@@ -71,6 +73,9 @@ PROFILE_HEADER: Final = ("file", "part", "ms", "share")
 PARTS: Final = {
     "matrix products": lambda node: node.is_product,
     "QuickGELU, SiLU": lambda node: node.kind in ("QuickGelu", "Sigmoid"),
+    "attention in one node": lambda node: node.kind == ATTENTION,
+    "SiLU and quantising": lambda node: node.kind == SILU,
+    "LayerNorm and quantising": lambda node: node.kind in (NORM, ADD_NORM),
     "quantising": lambda node: node.kind in ("QuantizeLinear", "DequantizeLinear"),
     "softmax": lambda node: node.kind == "Softmax",
     "LayerNorm": lambda node: node.kind == "LayerNormalization",
@@ -235,7 +240,7 @@ def measure(
         name: OnnxEngine(path, threads=threads, max_batch=biggest)
         for name, path in subject.files.items()
     }
-    products = {name: [n for n in nodes[0] if n.is_product] for name, nodes in profiles.items()}
+    products = {name: products_of(nodes[0]) for name, nodes in profiles.items()}
     limits = {name: Products(nodes, threads) for name, nodes in products.items()}
     rows = []
     for index, batch in enumerate(batches):
@@ -246,11 +251,16 @@ def measure(
             "torch": lambda: ours.embed(*inputs),  # noqa: B023
         }
         for name, engine in engines.items():
-            nodes = [n for n in profiles[name][index] if n.is_product]
+            nodes = products_of(profiles[name][index])
             calls[name] = lambda engine=engine: engine.embed(*inputs)  # noqa: B023
             calls[f"{name} limit"] = limits[name].bind(nodes)
         rows.append(row(threads, batch, least(calls, rounds)))
     return rows
+
+
+def products_of(nodes: Sequence[Node]) -> list[Node]:
+    """Return the matrix products among ``nodes`` and within them."""
+    return [product for node in nodes for product in node.products]
 
 
 def least(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

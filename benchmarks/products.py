@@ -20,6 +20,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from export.fused_products import DOMAIN, PRODUCT
+from export.token_functions import ATTENTION
 from mambapro import native
 
 Shape = tuple[int, ...]
@@ -57,6 +58,17 @@ class Node:
             return (*stack, rows, deep), (*stack, deep, columns)
         right = self.inputs[1] if self.kind == "MatMul" and len(self.inputs) > 1 else ()
         return self.inputs[0], right or (deep, columns)
+
+    @property
+    def products(self) -> tuple[Node, ...]:
+        """The products that it is or holds: attention in one node holds two."""
+        if self.kind != ATTENTION:
+            return (self,) if self.is_product else ()
+        tokens, rows, heads, channels = self.inputs[0]
+        stack, weights = (rows, heads), (tokens, tokens)
+        query, key = (*stack, tokens, channels), (*stack, channels, tokens)
+        scores = Node("MatMul", 0.0, (query, key), (*stack, *weights))
+        return scores, Node("MatMul", 0.0, ((*stack, *weights), query), query)
 
     @property
     def multiplies_values(self) -> bool:

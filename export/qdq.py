@@ -19,6 +19,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 
 from calibration.ranges import Range
 from export.fused_products import fuse_products
+from export.fused_tokens import fuse_tokens
 from export.layers import Layer
 
 Target = Literal["tensorrt", "cpu"]
@@ -81,6 +82,7 @@ def insert(
     _join(result.graph)
     if target == "cpu":
         fuse_products(result)
+        fuse_tokens(result)
     ONNXModel(result).topological_sort()
     onnx.checker.check_model(result)
     return result

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from benchmarks import latency
+from benchmarks.products import Node
 from benchmarks.separate_passes import SeparatePasses
+from export.token_functions import ATTENTION, SILU
 from mambapro import config as configs
 from mambapro.config import ExperimentConfig
 from mambapro.model.network import MambaPro
@@ -49,3 +51,15 @@ def test_every_figure_is_printed(config_file, tmp_path, capsys):
     assert sum(line.startswith("| 1 | ") for line in table) == 2
     parts = [line for line in table if line.startswith(("| FP32 |", "| INT8 |"))]
     assert any("matrix products" in line for line in parts)
+    assert any(line.startswith("| INT8 | attention in one node") for line in parts)
+
+
+def test_attention_in_one_node_counts_as_its_two_products():
+    inputs = ((141, 3, 12, 64),) * 3
+    node = Node(ATTENTION, 1.0, inputs, inputs[0])
+    scores, mixed = node.products
+    assert scores.operands == ((3, 12, 141, 64), (3, 12, 64, 141))
+    assert mixed.operands == ((3, 12, 141, 141), (3, 12, 141, 64))
+    assert scores.output == (3, 12, 141, 141)
+    assert sum(product.multiplications for product in node.products) == 2 * 36 * 141 * 141 * 64
+    assert not Node(SILU, 1.0, ((3, 4),), (3, 4)).products

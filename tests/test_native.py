@@ -207,14 +207,14 @@ def test_neon_passes_the_native_tests_under_qemu(needs_cmake, tmp_path):
     require(cross, "g++-aarch64-linux-gnu and qemu-user")
     configured = cmake("--preset", "aarch64", "-B", tmp_path)
     assert configured.returncode == 0, configured.stderr
-    targets = ("functions_test", "scan_test", "mambapro_onnxruntime")
+    targets = ("functions_test", "scan_test", "tokens_test", "mambapro_onnxruntime")
     built = cmake("--build", tmp_path, "--parallel", "2", "--target", *targets)
     assert built.returncode == 0, built.stdout
     command = ["ctest", "--test-dir", tmp_path, "-L", "cpu", "--verbose"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "100% tests passed, 0 tests failed out of 2" in done.stdout
-    assert done.stdout.count(": neon\n") == 2
+    assert "100% tests passed, 0 tests failed out of 3" in done.stdout
+    assert done.stdout.count(": neon\n") == 3
 
 
 def test_parts_say_why_they_are_left_out(needs_cmake, tmp_path):

@@ -17,7 +17,8 @@ from tests.native.build import ROOT, require
 
 pytestmark = pytest.mark.timeout(900)  # the build alone takes minutes on busy cores
 
-TARGETS = ("functions_test", "scan_test", "mambapro_onnxruntime", "onnxruntime_cuda_on_cpu")
+TARGETS = ("functions_test", "scan_test", "tokens_test", "mambapro_onnxruntime",
+           "onnxruntime_cuda_on_cpu")  # fmt: skip
 CPU = "lib/libmambapro_onnxruntime.so"
 CUDA = "tests/native/onnxruntime_cuda_on_cpu/libmambapro_onnxruntime.so"  # over the emulation
 
@@ -44,7 +45,7 @@ def test_native_tests_pass(build):
     """Every size, type, stride and instruction set."""
     done = run("ctest", "--test-dir", build, "-L", "cpu", "--output-on-failure")
     assert done.returncode == 0, done.stdout
-    assert "100% tests passed, 0 tests failed out of 6" in done.stdout
+    assert "100% tests passed, 0 tests failed out of 9" in done.stdout
 
 
 @pytest.mark.slow

@@ -26,3 +26,6 @@ DISTRIBUTED_LOSS = 1e-5
 """Absolute, over 20 steps: float32 sums over two processes in another order, grown by training."""
 HALF_STEP = 1e-3
 """Absolute: float32 sums in another order may flip one rounding to float16 near 1."""
+QUANTISED_FLIPS = 2e-3
+"""Share of quantised values that may be one step off: float32 results in another order, and one
+multiplication where the standard divides, move what lies between two steps."""

@@ -1,5 +1,5 @@
-// Vectors of MAMBAPRO_LANES floats and the functions that the CPU scan needs of them. Included by
-// scan_lanes.h only.
+// Vectors of MAMBAPRO_LANES floats and the functions that the CPU kernels need of them. Included by
+// what scan_lanes.h and tokens_lanes.h include only.
 #pragma once
 
 #include <cstdint>
