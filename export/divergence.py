@@ -2,7 +2,9 @@
 
 Other precisions are made from the float32 file, and all of them keep its tensors' names: INT8 puts
 nodes before a product, FP16 puts casts between nodes, neither renames what a node computes. So a
-tensor of one name that the same module computes is the same place in both graphs.
+tensor of one name that the same module computes is the same place in both graphs. INT8 for the CPU
+has LayerNorms in one node with their quantisation: they are named as without counterpart, and what
+they do wrong shows in the layer that reads them.
 
 First whole layers are held side by side, so that ONNX Runtime fuses inside them what it always
 fuses; then each node of the first layer that differs. A layer is the attention, MLP or adapter of a

@@ -1,6 +1,7 @@
 """Two files layer by layer: the first that differs is the one that was damaged."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -76,10 +77,17 @@ def test_a_file_does_not_differ_from_itself(files, capsys):
 @pytest.mark.parametrize("precision", ["fp16", "cpu", "tensorrt"])
 def test_every_precision_has_every_layer(files, precision):
     found = pair(files["fp32"], files[precision]).bisect(batches(), threshold=100)
-    assert found.unmatched == []
+    # INT8 for the CPU: a LayerNorm that is one node with its quantisation has no tensor to compare.
+    within = {
+        layer for layer in found.unmatched if re.search(r"\.(ln_1|ln_2|ln_post|norm\.\d)$", layer)
+    }
+    assert within == set(found.unmatched)
+    assert bool(within) == (precision == "cpu")
     layers = names(found.layers)
-    assert [layer for layer in layers if layer in LAYERS] == LAYERS
-    assert {"tower.conv1", "tower.ln_pre", "tower.ln_post", "aggregation.reduce.2"} <= set(layers)
+    assert [layer for layer in layers if layer in LAYERS] == [x for x in LAYERS if x not in within]
+    assert {"tower.conv1", "tower.ln_pre", "tower.ln_post", "aggregation.reduce.2"} - within <= set(
+        layers
+    )
     assert found.layers[0].relative_error == 0  # pixels are float32 in all of them
     assert 0 < found.layers[-1].relative_error < 0.5
 

@@ -26,6 +26,22 @@ static_assert(kMaxHeadSize % kHeadStep == 0);
 
 inline int64_t QueryParts(const AttentionParams& p) { return (p.tokens + kQueries - 1) / kQueries; }
 
+// Transposes a square: each step takes the highest bit of a value's row index to be the lowest of
+// its column, and the other way round.
+inline void Transpose(Vec (&rows)[kLanes]) {
+  Int low{}, high{};
+  for (int i = 0; i < kLanes; ++i) low[i] = i / 2 + i % 2 * kLanes, high[i] = low[i] + kLanes / 2;
+  for (int step = 1; step < kLanes; step *= 2) {
+    Vec next[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes / 2; ++i) {
+      next[2 * i] = __builtin_shuffle(rows[i], rows[i + kLanes / 2], low);
+      next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + kLanes / 2], high);
+    }
+    std::copy(next, next + kLanes, rows);
+  }
+}
+
 // Adds the product of kBlock rows of `left` and a matrix of kVectors vectors a row to `sums`.
 template <int kVectors>
 inline void Multiply(const float* const* left, const float* right, int64_t stride, int64_t deep,
@@ -64,15 +80,25 @@ class Head {
   // Transposes a tile of keys, with the factors of the exponent, and pads values with zeros.
   void LoadTile(int64_t first) {
     const int count = static_cast<int>(std::min<int64_t>(kKeys, p_.tokens - first));
-    const float factor = p_.factor * kLog2E;
-    for (int k = 0; k < kKeys; ++k) mask_[k] = k < count ? 0.0f : kMasked;
+    int64_t at[kKeys];  // beyond the last token it repeats that, masked
     for (int k = 0; k < kKeys; ++k) {
-      const int64_t at = offset_ + (first + std::min(k, count - 1)) * stride_;
-      for (int64_t i = 0; i < p_.head_size; ++i) keys_[i * kKeys + k] = p_.key[at + i] * factor;
+      mask_[k] = k < count ? 0.0f : kMasked;
+      at[k] = offset_ + (first + std::min(k, count - 1)) * stride_;
       float* to = values_ + k * width_;
-      std::memcpy(to, p_.value + at, sizeof(float) * p_.head_size);
+      std::memcpy(to, p_.value + at[k], sizeof(float) * p_.head_size);
       std::fill(to + p_.head_size, to + width_, 0.0f);
     }
+    for (int k = 0; k < kKeys; k += kLanes) LoadKeys(at + k, k);
+  }
+
+  void LoadKeys(const int64_t* at, int column) {
+    const Vec factor = Set(p_.factor * kLog2E);
+    ForLanes(p_.head_size, [&](int64_t i, int lanes) {
+      Vec rows[kLanes];
+      for (int k = 0; k < kLanes; ++k) rows[k] = LoadLanes(p_.key + at[k] + i, lanes) * factor;
+      Transpose(rows);
+      for (int k = 0; k < lanes; ++k) StoreFirst(rows[k], keys_ + (i + k) * kKeys + column, kLanes);
+    });
   }
 
   // Adds what a tile gives to kBlock queries from `block` on. Beyond the last query it repeats
