@@ -253,7 +253,7 @@ WRONG_SHAPES = [
     (
         "A",
         lambda x: x[..., None],
-        "u must be (G*B, L, D) and A (G, D, N), got (6, 7, 10) and a tens",
+        "u must be (G*B, L, D) and A (G, D, N), got (6, 7, 10) and (2, 10, 16, 1)",
     ),
     ("A", lambda x: x[:, 1:], "A must be (2, 10, 16), got (2, 9, 16)"),
     ("B", lambda x: x[..., 1:], "B must be (6, 7, 16), got (6, 7, 15)"),
