@@ -129,6 +129,7 @@ def training_figures(reports: dict[str, Any]) -> list[Figure]:
             Figure(
                 f"{subject}: mAP, unseen identities", report["map"], "%", 0.70 if person else None
             ),
+            Figure(f"{subject}: mAP, camera unknown", report["unknown_camera_map"], "%"),
             Figure(f"{subject}: mAP, best single modality", best_single, "%"),
             Figure(
                 f"{subject}: mAP, untrained network",

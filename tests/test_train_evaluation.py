@@ -11,7 +11,7 @@ from mambapro.datasets import read_dataset
 from mambapro.metrics import Ranking
 from mambapro.model.network import MambaPro
 from tests.training_runs import write_dataset
-from train.evaluation import FUSED, SUBSETS, Evaluator, summary, table
+from train.evaluation import ELSEWHERE, FUSED, SUBSETS, Evaluator, summary, table
 
 
 @pytest.fixture
@@ -56,6 +56,21 @@ def test_a_subset_does_not_see_the_others(evaluator, network):
     assert np.abs(embed(MODALITIES) - fused).max() > 1e-3
 
 
+def test_an_unknown_camera_is_the_mean_row(evaluator, network):
+    """The oracle: a network in which every camera's row is the mean of all rows."""
+    with torch.no_grad():
+        network.tower.cv_embed.normal_()  # rows that matter
+    rankings = evaluator.rank_everything(network)
+    assert list(rankings) == [*("+".join(subset) for subset in SUBSETS), ELSEWHERE]
+    with torch.no_grad():
+        network.tower.cv_embed.copy_(
+            network.tower.cv_embed.mean(0).expand_as(network.tower.cv_embed)
+        )
+    expected = evaluator.rank(network)[FUSED]
+    assert rankings[ELSEWHERE].map == pytest.approx(expected.map, abs=1e-6)
+    assert rankings[ELSEWHERE].map != pytest.approx(rankings[FUSED].map, abs=1e-3)
+
+
 def test_one_folder_for_query_and_gallery_is_embedded_once(evaluator):
     assert evaluator.gallery is evaluator.query
     other = dataclasses.replace(evaluator.dataset, gallery=evaluator.dataset.train)
@@ -65,10 +80,16 @@ def test_one_folder_for_query_and_gallery_is_embedded_once(evaluator):
 
 def test_table_and_summary_say_the_same():
     ranking = Ranking(map=0.5, minp=0.25, cmc=np.linspace(0.1, 1, 10), queries=7)
-    result = summary({FUSED: ranking, "rgb": dataclasses.replace(ranking, map=0.125)})
-    assert result["subsets"] == {FUSED: 0.5, "rgb": 0.125}
+    rgb = dataclasses.replace(ranking, map=0.125)
+    elsewhere = dataclasses.replace(ranking, map=0.375)
+    rankings = {FUSED: ranking, "rgb": rgb, "nir": ranking, ELSEWHERE: elsewhere}
+    result = summary(rankings)
+    assert result["subsets"] == {FUSED: 0.5, "rgb": 0.125, "nir": 0.5}
     assert (result["map"], result["r1"], result["r10"]) == (0.5, pytest.approx(0.1), 1)
-    header, fused, rgb = table({FUSED: ranking, "rgb": ranking}).splitlines()
+    assert (result["incomplete_map"], result["unknown_camera_map"]) == (0.3125, 0.375)
+    header, *lines = table(rankings).splitlines()
     assert header.split() == ["modalities", "mAP", "R-1", "R-5", "R-10", "mINP"]
-    assert fused.split() == [FUSED, "50.0", "10.0", "50.0", "100.0", "25.0"]
-    assert rgb.split()[0] == "rgb"
+    assert lines[0].split() == [FUSED, "50.0", "10.0", "50.0", "100.0", "25.0"]
+    assert lines[1].split()[:2] == ["rgb", "12.5"]
+    assert lines[-1].startswith("rgb+nir+tir, camera unknown   37.5")
+    assert len({line.index(".") for line in lines}) == 1  # columns stand below each other

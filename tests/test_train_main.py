@@ -129,12 +129,13 @@ def test_a_run_from_the_command_line(tmp_path, config_file):
     result = json.loads(last)
     assert result.keys() >= {
         "map", "r1", "r5", "r10", "minp", "subsets", "untrained_map", "seconds",
+        "incomplete_map", "unknown_camera_map",
     }  # fmt: skip
     assert set(result["subsets"]) == {
         "rgb", "nir", "tir", "rgb+nir", "rgb+tir", "nir+tir", "rgb+nir+tir",
     }  # fmt: skip
     assert result["subsets"]["rgb+nir+tir"] == result["map"]
-    assert len([line for line in lines if "+" in line or line[:3] in ("rgb", "nir", "tir")]) == 7
+    assert len([line for line in lines if "+" in line or line[:3] in ("rgb", "nir", "tir")]) == 8
     assert json.loads((output / "metrics.json").read_text()) == result
     assert "loss=" in done.stderr
     assert any((output / "tensorboard").iterdir())

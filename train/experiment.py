@@ -24,7 +24,7 @@ from mambapro.model.weights import Checkpoint, load_checkpoint, load_pretrained
 from train.data.sources import open_dataset
 from train.distributed import World
 from train.engine import BEST, Trainer
-from train.evaluation import FUSED, SUBSETS, summary
+from train.evaluation import summary
 from train.journal import logged
 
 RESULT = "metrics.json"
@@ -79,14 +79,12 @@ def describe(output: Path, config: ExperimentConfig, world: World) -> None:
 
 
 def judge(trainer: Trainer) -> tuple[dict[str, Ranking], dict[str, Any]]:
-    """Rank with the best network, every subset of modalities; return that and its summary."""
+    """Rank in every way with the best network; return that and its summary."""
     path = trainer.output / BEST
     best = load_checkpoint(path)
-    rankings = trainer.evaluator.rank(best.network.to(trainer.device), SUBSETS)
-    incomplete = [ranking.map for name, ranking in rankings.items() if name != FUSED]
+    rankings = trainer.evaluator.rank_everything(best.network.to(trainer.device))
     return rankings, {
         **summary(rankings),
-        "incomplete_map": sum(incomplete) / len(incomplete),
         "untrained_map": trainer.progress.untrained_map,
         "best_epoch": best.training["epoch"],
         "train_seconds": trainer.progress.seconds,
