@@ -18,10 +18,10 @@ ARROWS = {
 STAGES = set(ARROWS) | {"tests", "benchmarks"}
 WITH_TORCH = ("mambapro.model", "mambapro.ops")
 ENTRY_FILES = (
-    "train/main.py", "export/to_onnx.py", "export/to_fp16.py", "export/to_int8.py",
-    "export/to_trt.py", "export/compare.py", "runtime/stream.py",
-    "runtime/manage_gallery.py", "calibration/registration.py", "calibration/threshold.py",
-    "calibration/camera_graph.py",
+    "train/main.py", "train/visualize.py", "train/accounting.py", "export/to_onnx.py",
+    "export/to_fp16.py", "export/to_int8.py", "export/to_trt.py", "export/compare.py",
+    "runtime/stream.py", "runtime/manage_gallery.py",
+    "calibration/registration.py", "calibration/threshold.py", "calibration/camera_graph.py",
 )  # fmt: skip
 
 
