@@ -15,6 +15,8 @@ from train.inspection.views import View, Views
 
 HITS: Final = 8
 """Entries of a list that are shown."""
+LABEL_IN: Final = 0.5
+"""Room above a triplet, inches."""
 SMALL_IN: Final = 1.55
 """Width of a triplet, inches."""
 
@@ -22,13 +24,14 @@ SMALL_IN: Final = 1.55
 def draw_rank_lists(views: Views, lists: Sequence[RankList]) -> Figure:
     """Draw a line a query: its three modalities, then those of its first hits, right or wrong."""
     order = ", ".join(MODALITIES)
-    height = cell_height(views.query.pictures.size, SMALL_IN) + 0.5
+    cell = cell_height(views.query.pictures.size, SMALL_IN)
     figure = canvas(
-        SMALL_IN * (HITS + 1), height * len(lists), "What is taken for the same",
+        SMALL_IN * (HITS + 1), (cell + LABEL_IN) * len(lists), "What is taken for the same",
         f"queries from the worst ranked to the best; each picture is a triplet ({order}); "
         "green: right, red: wrong; cosine to the query",
     )  # fmt: skip
-    grid = figure.subplots(len(lists), HITS + 1, squeeze=False, gridspec_kw={"wspace": 0.08})
+    gaps = {"wspace": 0.08, "hspace": LABEL_IN / cell}
+    grid = figure.subplots(len(lists), HITS + 1, squeeze=False, gridspec_kw=gaps)
     for row, ranked in zip(grid, lists, strict=True):
         record = views.query.split.records[ranked.query]
         show(row[0], views.query, ranked.query)

@@ -20,6 +20,8 @@ from train.inspection.relevance import relevance
 from train.inspection.style import CELL_IN, canvas, cell_height, plain, strip
 from train.inspection.views import View, Views
 
+LABEL_IN: Final = 0.4
+"""Room above a triplet for what it is, inches."""
 STRONGEST: Final = 0.85
 """Opacity of a map where a patch adds most."""
 
@@ -33,13 +35,14 @@ def draw_relevance(
         (views.query, queries, views.gallery.features[views.last][matches]),
         (views.gallery, matches, views.query.features[views.last][queries]),
     )
-    height = cell_height(views.query.pictures.size) + 0.35
+    cell = cell_height(views.query.pictures.size)
     figure = canvas(
-        4 * CELL_IN, height * len(lists), "What makes two triplets alike",
+        4 * CELL_IN, (cell + LABEL_IN) * len(lists), "What makes two triplets alike",
         f"{method.replace('-', ' ')} of the cosine of a query and its first right match; "
         "the brighter, the more a patch adds to it; each triplet has a scale of its own",
     )  # fmt: skip
-    grid = figure.subplots(len(lists), 4, squeeze=False, gridspec_kw={"wspace": 0.05})
+    gaps = {"wspace": 0.05, "hspace": LABEL_IN / cell}
+    grid = figure.subplots(len(lists), 4, squeeze=False, gridspec_kw=gaps)
     for side, (view, rows, wanted) in enumerate(sides):
         images = np.stack([view.pictures[row] for row in rows])
         maps = explain(network, images, view, rows, wanted, method)

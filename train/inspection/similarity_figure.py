@@ -50,12 +50,16 @@ def _draw(axes: Axes, stage: str, views: Views) -> None:
     positive, negative = pair_cosines(views, stage)
     low = min(positive.min(), negative.min())
     edges = np.linspace(low, max(positive.max(), negative.max()), BARS + 1)
-    for values, colour, name in ((negative, BAD, "two identities"), (positive, GOOD, "one")):
+    for values, colour, name in (
+        (negative, BAD, "two identities"),
+        (positive, GOOD, "one identity"),
+    ):
+        mean = round(float(values.mean()), 2) + 0.0  # no minus before a zero
         axes.hist(values, edges.tolist(), density=True, color=colour, alpha=0.55, label=f"{name}: "
-                  f"{len(values):,} pairs, mean {values.mean():.2f}")  # fmt: skip
+                  f"{len(values):,} pairs, mean {mean:.2f}")  # fmt: skip
     threshold, found = found_at(positive, negative, FALSE_MATCHES)
     axes.axvline(threshold, color=INK, lw=1.2, ls="--",
-                 label=f"above {threshold:.2f}: {found:.0%} of the pairs of one")  # fmt: skip
+                 label=f"above {threshold:.2f}: {found:.0%} of those of one identity")  # fmt: skip
     ranking = views.rankings[stage]
     axes.set_title(f"{stage}: mAP {ranking.map:.1%}, R-1 {ranking.rank(1):.1%}",
                    size=11, color=INK, loc="left")  # fmt: skip
