@@ -179,9 +179,8 @@ class TrainConfig:
     triplet_weight: float = 1.0
     """Weight of the metric loss, which is the batch-hard triplet loss unless metric_loss says
     otherwise."""
-    metric_loss: Literal["triplet", "circle", "supcon"] = "triplet"
-    """Loss on the features: batch-hard triplet (the paper's), circle (Sun et al., 2020) or
-    supervised contrastive (Khosla et al., 2020)."""
+    metric_loss: Literal["triplet", "circle"] = "triplet"
+    """Loss on the features: batch-hard triplet (the paper's) or circle (Sun et al., 2020)."""
     modality_dropout: float = 0.0
     """Probability that a training triplet misses modalities; which of the six incomplete subsets
     is left is drawn evenly. Such a triplet learns by the identity loss alone."""

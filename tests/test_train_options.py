@@ -34,7 +34,6 @@ OPTIONS = {
         "train.modality_dropout=0.5", "train.unknown_camera=0.5", "data.shared_augmentation=true",
     ),
     "circle": ("train.metric_loss=circle",),
-    "supcon": ("train.metric_loss=supcon",),
     "bidirectional": ("model.bidirectional=true",),
 }  # fmt: skip
 EVERYTHING = [
@@ -234,7 +233,7 @@ def test_compiled_tower_trains_alike(config_file, tmp_path):
         ("train.modality_dropout=1.5", "train.modality_dropout must be from 0 to 1"),
         ("data.flip=-1", "data.flip must be from 0 to 1"),
         ("train.amp_type=half", "train.amp_type must be one of auto, float16, bfloat16"),
-        ("train.metric_loss=arcface", "train.metric_loss must be one of triplet, circle, supcon"),
+        ("train.metric_loss=arcface", "train.metric_loss must be one of triplet, circle"),
     ],
 )
 def test_values_that_are_refused(config_file, setting, message):

@@ -54,15 +54,14 @@ def total_loss(
 
 def metric_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss on features (B, F) and labels (B,) of that name; see train.metric_loss."""
-    return triplet if name == "triplet" else _library_loss(name)
+    return triplet if name == "triplet" else _circle()
 
 
 @functools.cache
-def _library_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    from pytorch_metric_learning.losses import CircleLoss, SupConLoss
+def _circle() -> Callable[[Tensor, Tensor], Tensor]:
+    from pytorch_metric_learning.losses import CircleLoss
 
-    losses = {"circle": CircleLoss, "supcon": SupConLoss}
-    loss = losses[name]()  # their published scales and margins
+    loss = CircleLoss()  # the published scale and margin
     return lambda features, labels: loss(features.float(), labels)
 
 
