@@ -289,6 +289,14 @@ def test_bad_tokens_are_refused_and_not_shown(monkeypatch, tmp_path, token, word
                 pass
 
 
+def test_answers_do_not_wait_for_acknowledgements():
+    """With Nagle's algorithm the body of an answer comes 40 ms after its header."""
+    with open_door(ANY_PORT) as door:
+        address = door.listener.getsockname()[:2]
+        with socket.create_connection(address), door.listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_two_tokens_are_one_too_many(monkeypatch, tmp_path):
     monkeypatch.setenv(VARIABLE, TOKEN)
     with pytest.raises(InputError, match="two tokens"):  # noqa: SIM117

@@ -79,7 +79,11 @@ def _listener(config: ServerConfig) -> socket.socket:
         family, *_, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        # Connections inherit it. asyncio sets it only where the protocol is named, which
+        # create_server does not; then a body waits 40 ms for the client to acknowledge its header.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         raise InputError(
             f"cannot serve at {where}: {error.strerror or error}; choose another port, or switch "
