@@ -31,7 +31,9 @@ from mambapro.thresholds import COMPLETE
 
 RESULT: Final = in_checkout("benchmarks/results/thresholds.json")
 MODELS: Final = tuple(
-    in_checkout(f"runs/{subject}/model.onnx") for subject in ("person", "vehicle")
+    in_checkout(f"runs/{subject}/model{precision}.onnx")
+    for precision in ("", ".fp16", ".int8-cpu")
+    for subject in ("person", "vehicle")
 )
 SEED: Final = 1701
 IDENTITIES: Final = 100
@@ -40,8 +42,9 @@ GALLERIES: Final = (1, 20)
 """Rates of comparisons, and of strangers in a gallery of 20."""
 LEAST_IDENTIFIED: Final = 0.8
 HEADER: Final = (
-    "model", "at most 1 % of", "track", "template", "threshold", "false matches, others",
-    "stated, 95 %", "holds", "identified, others", "stated, 95 %", "strangers known, others",
+    "model", "precision", "at most 1 % of", "track", "template", "threshold",
+    "false matches, others", "stated, 95 %", "holds", "identified, others", "stated, 95 %",
+    "strangers known, others",
 )  # fmt: skip
 
 Row = dict[str, Any]
@@ -52,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     start_logging(arguments.verbose)
     rows = [row for path in arguments.models for row in measure(path, arguments.folder)]
-    cells = [cells_of(row) for row in rows]
+    cells = [cells_of(row) for row in rows if row["precision"] == "fp32" or complete(row)]
     for line in (HEADER, *cells):
         print(
             "  ".join(
                 cell.ljust(max(11, len(name))) for cell, name in zip(line, HEADER, strict=True)
             )
         )
-    missed = [row for row in rows if row["track"] == row["template"] == COMPLETE and not sound(row)]
+    missed = [row for row in rows if complete(row) and not sound(row)]
     result = {"held": sum(row["holds"] for row in rows), "cases": len(rows), "rows": rows}
     if arguments.record:
         write_json(RESULT, {"environment": environment(), **result})
@@ -74,7 +77,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure thresholds on identities of other seeds.")
     parser.add_argument(
         "models", nargs="*", type=Path, default=MODELS, metavar="MODEL",
-        help="model files trained on synthetic data (default: the demo's two)",
+        help="model files trained on synthetic data (default: the demo's two, float32 and as "
+        "export/to_fp16.py and export/to_int8.py --target cpu write them)",
     )  # fmt: skip
     parser.add_argument(
         "--folder", type=Path, default=in_checkout("runs/thresholds"),
@@ -102,7 +106,11 @@ def measure(path: Path, folder: Path) -> list[Row]:
     )  # fmt: skip
     calibrated, unseen = cases_of(model, None), cases_of(model, others)
     return [
-        judge(model.spec.subject, gallery, name, kind, comparisons, unseen[kind][name])
+        {
+            "model": model.spec.subject,
+            "precision": model.spec.precision,
+            **judge(gallery, name, kind, comparisons, unseen[kind][name]),
+        }
         for gallery in GALLERIES
         for kind, by_subset in calibrated.items()
         for name, comparisons in by_subset.items()
@@ -116,14 +124,11 @@ def cases_of(model: ModelFile, root: Path | None) -> Cases:
     return compare(embed_visits(model, dataset, protocol, DEFAULT_CROPS), protocol, DEFAULT_TOP)
 
 
-def judge(
-    subject: str, gallery: int, track: str, kind: str, calibrated: OpenSet, unseen: OpenSet
-) -> Row:
+def judge(gallery: int, track: str, kind: str, calibrated: OpenSet, unseen: OpenSet) -> Row:
     """Choose a threshold on one set of identities and measure it on another."""
     chosen = choose_threshold(calibrated, FAR, gallery)
     false_match, false_non_match, identified, strangers = rates_at(unseen, chosen.cosine)
     return {
-        "model": subject,
         "gallery": gallery,
         "track": track,
         "template": track if kind == "same" else COMPLETE,
@@ -140,6 +145,11 @@ def judge(
     }
 
 
+def complete(row: Row) -> bool:
+    """Whether nothing is missing of track and templates."""
+    return bool(row["track"] == row["template"] == COMPLETE)
+
+
 def sound(row: Row) -> bool:
     """Whether a case keeps its interval, and identifies as many as are needed."""
     return bool(row["holds"] and row["identified"] >= LEAST_IDENTIFIED)
@@ -149,8 +159,9 @@ def cells_of(row: Row) -> tuple[str, ...]:
     """Return one line of the table."""
     of = "comparisons" if row["gallery"] == 1 else f"strangers, {row['gallery']} known"
     return (
-        row["model"], of, row["track"], row["template"], f"{row['threshold']:.3f}",
-        f"{row['false_match']:.2%}", "{:.2%} to {:.2%}".format(*row["false_match_interval"]),
+        row["model"], row["precision"], of, row["track"], row["template"],
+        f"{row['threshold']:.3f}", f"{row['false_match']:.2%}",
+        "{:.2%} to {:.2%}".format(*row["false_match_interval"]),
         "yes" if row["holds"] else "no", f"{row['identified']:.1%}",
         "{:.0%} to {:.0%}".format(*row["identified_interval"]), f"{row['strangers_known']:.1%}",
     )  # fmt: skip

@@ -14,6 +14,7 @@ from mambapro.cli import InputError
 from runtime.config import GalleryConfig
 from runtime.gallery import edge, index, open_gallery
 from tests.gallery_writer import CONFIG, SPEC, change, content, unit
+from tests.reliability import record
 
 WRITER = Path(__file__).with_name("gallery_writer.py")
 KILLS = int(os.environ.get("MAMBAPRO_GALLERY_KILLS", "20"))
@@ -104,12 +105,17 @@ def damaged(folder, sound, draw, files):
 def test_a_damaged_gallery_is_whole_or_refused_and_then_salvaged(tmp_path, sound, files, seed):
     folder, (was, held) = tmp_path / "g", sound
     how = damaged(folder, was, np.random.default_rng(seed), files)
-    refusal = None
+    refusal, began_s = None, time.monotonic()
     try:
         gallery = open_gallery(folder, SPEC, KEPT)
     except InputError as error:
-        refusal = str(error)
+        refusal, refused_s = str(error), time.monotonic()
         gallery = open_gallery(folder, SPEC, SALVAGE)
+        record(
+            "damaged gallery folder, salvaged",
+            detection_s=refused_s - began_s,
+            recovery_s=time.monotonic() - refused_s,
+        )
     if refusal is None:
         assert content(gallery) == held, how
     else:
@@ -205,8 +211,10 @@ def test_a_full_disk_is_an_error_and_work_goes_on_when_there_is_space(
     assert content(gallery) == before
     assert gallery.candidates(unit(1), 1)[0].identity == "P1"
     filler.unlink()
+    freed_s = time.monotonic()
     name = gallery.new_identity()
     gallery.put(name, unit(300), {"time_s": 300.0})
+    record("disk full under the gallery", recovery_s=time.monotonic() - freed_s)
     after = content(gallery)
     gallery.close()
     filler = fill(small_disk, 0)

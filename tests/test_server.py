@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mambapro.cli import InputError, MissingError
 from mambapro.contract import EXIT_BAD_INPUT
 from runtime.config import ServerConfig
+from runtime.operation.drift import Drift
 from runtime.operation.metrics import DECLARED
 from runtime.server import open_door
 from runtime.server.door import VARIABLE
@@ -155,6 +156,21 @@ def test_ready_when_every_rig_is_watched_and_not_while_a_camera_is_away(serve):
     assert served.scrape()("source_state", "gate", "tir", "lost") == 1
     camera.state, camera.reason = "live", ""
     until(lambda: served.ask("/readyz")[0] == 200)
+
+
+def test_drift_is_told_and_does_not_make_it_unready(serve):
+    served = serve()
+    until(lambda: served.ask("/readyz")[0] == 200)
+    drifts = {
+        ("gate", "person", "tir"): Drift("share", 0.71, True),
+        ("gate", "person", "rgb"): Drift("share", 0.2, False),
+    }
+    object.__setattr__(served.run.view, "drift", lambda: drifts)  # the view is frozen
+    status, body = served.ask("/readyz")
+    assert status == 200
+    assert json.loads(body)["problems"] == [
+        "rig gate: persons in tir look unlike calibration (drift 0.71)"
+    ]
 
 
 def test_stuck_is_not_healthy(serve, monkeypatch):

@@ -81,7 +81,10 @@ def alive(view: LiveView, stuck_after_s: float) -> Health:
 
 
 def ready(view: LiveView, stuck_after_s: float) -> Health:
-    """Return whether every rig has begun, all its cameras show pictures, and events are kept."""
+    """Return whether every rig has begun, all its cameras show pictures, and events are kept.
+
+    Drift is told too, but nobody is more ready without this run than with it.
+    """
     problems = _stuck(view, stuck_after_s)
     for rig in rig_states(view):
         if not rig.begun:
@@ -89,7 +92,7 @@ def ready(view: LiveView, stuck_after_s: float) -> Health:
         else:
             problems += [f"rig {rig.name}: {words}" for words in _away(rig.cameras)]
     problems += _sink_problems(view)
-    return Health(not problems, problems)
+    return Health(not problems, [*problems, *_drifted(view)])
 
 
 def summary(view: LiveView) -> str:
@@ -122,6 +125,14 @@ def _stuck(view: LiveView, stuck_after_s: float) -> list[str]:
     if idle_s <= stuck_after_s:
         return []
     return [f"the deciding thread has not advanced for {idle_s:.0f} s"]
+
+
+def _drifted(view: LiveView) -> list[str]:
+    return [
+        f"rig {rig}: {subject}s in {modality} look unlike calibration (drift {drift.distance:.2f})"
+        for (rig, subject, modality), drift in view.drift().items()
+        if drift.alert
+    ]
 
 
 def _sink_problems(view: LiveView) -> list[str]:
