@@ -13,6 +13,8 @@ from tests.scene_cameras import scene_rig
 from tests.test_page import TOKEN, Served
 
 WALKS = {"gate": Walk("a", 0.4, speed=150), "yard": Walk("b", 1.8, speed=150)}
+NOBODY = Walk("a", 1e6)
+"""Comes after the end of a round."""
 
 
 @pytest.fixture
@@ -21,13 +23,13 @@ def serve(tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     with ExitStack() as owner:
 
-        def start(*rigs, snapshots=True):
+        def start(*rigs, snapshots=True, walks=WALKS):
             sinks = SinksConfig(snapshots=SnapshotsConfig(enabled=snapshots))
             served = Served(
                 tmp_path / "out",
                 monkeypatch,
                 rigs=[scene_rig(name) for name in rigs],
-                walks=WALKS,
+                walks=walks,
                 sinks=sinks,
             )
             owner.callback(served.close)
@@ -178,12 +180,19 @@ def test_the_token_is_asked_for_and_kept_for_the_tab_only(serve, monkeypatch):
 
 
 def test_it_says_so_when_there_is_nothing(serve):
-    served = serve("gate", snapshots=False)
+    served = serve("gate", walks={"gate": NOBODY})
     with chromium() as page:
         page.goto(served.door.url)
         page.wait_for_selector(".nobody")
         assert page.locator("#no-identities").is_visible()
         assert page.locator("#no-matches").is_visible()
+        assert page.told == []
+
+
+def test_it_says_how_to_get_the_pictures_that_are_off(serve):
+    served = serve("gate", snapshots=False)
+    with chromium() as page:
+        page.goto(served.door.url)
         page.wait_for_selector(".match .route")
         assert "sinks.snapshots.enabled=true" in page.locator("#no-pictures").inner_text()
         assert page.told == []
