@@ -94,9 +94,9 @@ def test_many_templates_of_few_hide_nobody(served):
 
 def test_searching_leaves_no_trace_in_the_gallery(served):
     served.know(RED)
-    before = len(served.gallery.contents()[1])
-    search(served, triplet(GREEN))
-    assert len(served.gallery.contents()[1]) == before
+    assert search(served, triplet(GREEN)).status_code == 200
+    # Who passes meanwhile may be kept; who was searched for may not.
+    assert max(float(r.embedding @ embedding_of(GREEN)) for r in served.gallery.contents()[1]) < 0.9
     assert "x" not in [p.name for p in served.output.iterdir()]
 
 
