@@ -88,7 +88,7 @@ def test_many_templates_of_few_hide_nobody(served):
     for _ in range(4):
         served.know(*[RED] * 20)
     last = served.know(GREEN)
-    found = [f["identity"] for f in search(served, triplet(RED), limit=5).json()]
+    found = [f["identity"] for f in search(served, triplet(RED), limit=8).json()]
     assert last in found
 
 
