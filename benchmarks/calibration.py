@@ -55,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     start_logging(arguments.verbose)
     logging.getLogger().setLevel(logging.WARNING)
-    result = {"environment": environment(), "rows": measure(arguments.source)}
+    rows = measure(arguments.source)
+    result = {"environment": environment(), "rows": rows}
     write_json(arguments.output, result)
-    print(table(result["rows"]))
+    print(table(rows))
     if arguments.json:
         print_json_line(result)
     return 0

@@ -32,7 +32,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
-from schemathesis.checks import FailureGroup, load_all_checks
+from schemathesis.checks import load_all_checks
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi import checks as openapi
 
 from mambapro.cli import CheckError, add_common_arguments, print_json_line, run, start_logging
@@ -82,7 +83,7 @@ def fuzz(
     """Send about ``requests`` to the server at ``url``; the same ``number`` makes the same."""
     load_all_checks()
     description = schemathesis.openapi.from_url(f"{url}/openapi.json", headers=headers or {})
-    operations = [result.ok() for result in description.get_all_operations()]
+    operations = [result.ok() for result in description.get_all_operations()]  # type: ignore[union-attr]
     outcome = Outcome()
     while (left := requests - outcome.requests) > 0:  # some have only a few ways to ask
         each = -(-left // (2 * len(operations)))
@@ -95,7 +96,7 @@ def fuzz(
 
 def _send(
     operation: Any,
-    mode: GenerationMode,
+    mode: Any,
     count: int,
     headers: dict[str, str],
     number: int,

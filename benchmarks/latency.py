@@ -20,10 +20,11 @@ table and the profile in docs/latency.md.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,7 +253,7 @@ def measure(
         }
         for name, engine in engines.items():
             nodes = products_of(profiles[name][index])
-            calls[name] = lambda engine=engine: engine.embed(*inputs)  # noqa: B023
+            calls[name] = functools.partial(engine.embed, *inputs)
             calls[f"{name} limit"] = limits[name].bind(nodes)
         rows.append(row(threads, batch, least(calls, rounds)))
     return rows
@@ -301,11 +302,11 @@ def headline(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def breakdown(nodes: Sequence[Node]) -> dict[str, float]:
     """Return the milliseconds of each part of one run."""
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     for node in nodes:
         part = next((name for name, holds in PARTS.items() if holds(node)), "all others")
         spent[part] += node.milliseconds
-    return dict(spent.most_common())
+    return dict(sorted(spent.items(), key=lambda part: -part[1]))
 
 
 # --- tables --------------------------------------------------------------------------------------

@@ -98,7 +98,8 @@ def mosaics(folder: Path, seconds: float) -> dict[str, Any]:
     rigs = [{"name": f"rig{n}", "cameras": pattern} for n in range(RIGS)]
     (folder / "rigs.yaml").write_text(yaml.safe_dump({"rigs": rigs}))
     settings = ["models.person=null", "models.vehicle=null"]
-    shares, rate = {}, 0.0
+    shares: dict[int, list[float]] = {}
+    rate = 0.0
     with LiveRun(folder / "rigs.yaml", folder / "out", settings) as stream:
         url = address(stream)
         wait_until_ready(url)

@@ -260,8 +260,9 @@ def cell(verdict: Verdict) -> Picture:
     """Return the surroundings of a box, (CELL, CELL, 3)."""
     shown, frame = verdict.frame.picture.copy(), verdict.frame
     for boxes, colour in ((frame.motion, (0, 255, 0)), (frame.hog, (255, 0, 0))):
-        for x0, y0, x1, y1 in (tuple(round(v) for v in box) for box in boxes):
-            cv2.rectangle(shown, (x0, y0), (x1, y1), colour, 1)
+        for box in boxes:
+            left, top, right, bottom = (round(v) for v in box)
+            cv2.rectangle(shown, (left, top), (right, bottom), colour, 1)
     x0, y0, x1, y1 = verdict.box
     half = 0.5 * max(x1 - x0, y1 - y0) + 25
     middle = np.array([[(x0 + x1) / 2, (y0 + y1) / 2]])

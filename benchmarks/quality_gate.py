@@ -20,6 +20,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import cv2
+import numpy as np
 
 from benchmarks.readme import replace_table
 from benchmarks.scenes import parse, pool, shown
@@ -38,12 +39,13 @@ from runtime.figures.scoring import Scorer, read_truth
 from runtime.gallery import open_gallery
 from runtime.identity.identification import Identifier
 from runtime.identity.recognition import Recogniser
+from runtime.identity.requirement import Requirement
 from runtime.sinks import open_events
 from runtime.watching.crops import Sample, Sampler
 from runtime.watching.detectors.opening import open_detectors
-from runtime.watching.quality import Flaw
+from runtime.watching.quality import Flaw, QualityGate, clipped
 from runtime.watching.rig import RigStep, RigWatcher
-from runtime.watching.tracking import Track
+from runtime.watching.tracking import Box, Track
 
 RESULT: Final = in_checkout("benchmarks/results/quality_gate.json")
 PAGE: Final = in_checkout("docs/quality.md")
@@ -71,12 +73,12 @@ VARIANTS: Final = {
     "sharp crops only (100)": replace(DEFAULT, min_sharpness=100),
     "sharp crops only (200)": replace(DEFAULT, min_sharpness=200),
     "the first crop of each stretch": DEFAULT,
+    "the best whatever its exposure": DEFAULT,
     "one crop a track": replace(DEFAULT, per_track=1),
     "two crops a track": replace(DEFAULT, per_track=2),
     "four crops a track": replace(DEFAULT, per_track=4),
     "twelve crops a track, twice as often": replace(DEFAULT, per_track=12, window_s=0.2),
 }
-FIRST: Final = "the first crop of each stretch"
 MAX_WAIT_S: Final = 0.2
 
 
@@ -87,6 +89,28 @@ class FirstOfStretch(Sampler):
         self, track: Track, pictures: Mapping[Any, Picture], boxes: Mapping[Any, Any]
     ) -> Flaw | None:
         return None if track.number in self._best else super()._keep_better(track, pictures, boxes)
+
+
+class AnyExposure(Sampler):
+    """Takes the best crop by modalities, size and sharpness alone."""
+
+    def __init__(self, config: SampleConfig, rig: str, size: tuple[int, int]) -> None:
+        super().__init__(config, rig, size)
+        self._gate = _AnyExposureGate(config, size)
+
+
+class _AnyExposureGate(QualityGate):
+    def worth(self, crops: Mapping[Any, Picture], box: Box) -> float | None:
+        found = super().worth(crops, box)
+        exposed = float(np.mean([1 - clipped(crop) for crop in crops.values()]))
+        return None if found is None else found / max(exposed, 1e-6)
+
+
+SAMPLERS: Final[Mapping[str, type[Sampler]]] = {
+    "the first crop of each stretch": FirstOfStretch,
+    "the best whatever its exposure": AnyExposure,
+}
+"""Variants that choose by other rules than settings have."""
 
 
 @dataclass
@@ -168,7 +192,9 @@ def watch(
     scorer = Scorer(read_truth(scene / "truth.jsonl"), {rig.name: rig.reference for rig in rigs})
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(rigs)) as pool:
         variants = {
-            name: variant(config, name == FIRST, Path(folder) / str(i), settings, engines)
+            name: variant(
+                config, SAMPLERS.get(name, Sampler), Path(folder) / str(i), settings, engines
+            )
             for i, (name, config) in enumerate(VARIANTS.items())
         }
         feed = ClipFeed(rigs, settings, pool)
@@ -204,7 +230,7 @@ def begin(notice: RigBegins, settings: StreamConfig, variants: Mapping[str, Vari
 
 def variant(
     config: SampleConfig,
-    first: bool,
+    make: type[Sampler],
     folder: Path,
     settings: StreamConfig,
     engines: Mapping[Subject, Engine],
@@ -215,7 +241,7 @@ def variant(
         subject: Identifier(
             settings.match,
             open_gallery(folder / subject, engine.spec, replace(settings.gallery, keep=False)),
-            engine.spec,
+            Requirement(settings.match, engine.spec),
         )
         for subject, engine in engines.items()
     }
@@ -223,7 +249,7 @@ def variant(
     made = Recogniser(
         settings.match, engines, identifiers, events, settings.models.max_batch, MAX_WAIT_S
     )
-    return Variant(config, FirstOfStretch if first else Sampler, made)
+    return Variant(config, make, made)
 
 
 def figures(one: Variant, scorer: Scorer) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _slots(prompts: Prompts, modality: int, batch: int, fused: Tensor | None) ->
 @contextlib.contextmanager
 def _sequential_scan() -> Iterator[None]:
     """Let aggregation scan each group in a call of its own, one step after the other."""
-    before = mamba.selective_scan
+    before = mamba.selective_scan  # type: ignore[attr-defined]  # where the network looks
     try:
         setattr(mamba, "selective_scan", _scan_groups)  # noqa: B010 (mypy: reassigned)
         yield

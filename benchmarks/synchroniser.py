@@ -35,7 +35,7 @@ RESULT: Final = in_checkout("benchmarks/results/synchroniser.json")
 PAGE: Final = in_checkout("docs/reliability.md")
 SEEDS: Final = tuple(range(16))
 MARGIN_MS: Final = 2.0
-LOSS: Final = {"loss": 0.2, "burst": 5.0}
+LOSS: Final[dict[str, Any]] = {"loss": 0.2, "burst": 5.0}
 CONDITIONS: Final = (
     Condition("calm", offset_s=0.0, drift=0.0, jitter_s=0.002, spike_share=0.0, loss=0.0),
     Condition("offsets and drift"),

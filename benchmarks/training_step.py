@@ -136,7 +136,8 @@ def timed_step(step: Callable[[], None], switch: str) -> tuple[float, float]:
     """Return the seconds of a whole step and of the scans in it, forward and backward."""
     watch = Stopwatch()
     before = os.environ.get(native.SWITCH, "on")
-    forward, backward = mamba.selective_scan, scan.selective_scan_backward
+    forward = mamba.selective_scan  # type: ignore[attr-defined]  # where the network looks
+    backward = scan.selective_scan_backward
     try:
         os.environ[native.SWITCH] = switch
         setattr(mamba, "selective_scan", watch.wrap(forward))  # noqa: B010 (mypy: reassigned)
@@ -164,7 +165,7 @@ def training_step(setting: Setting) -> Callable[[], None]:
     def step() -> None:
         loss = total_loss(heads(network(pixels, camera)), label, config.train)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
 
     return step
