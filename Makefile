@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CODE := mambapro train export calibration runtime benchmarks tests plugins setup.py
 
-.PHONY: demo build tensorrt-rtx opencv4 test lint bench soak pin clean
+.PHONY: demo build tensorrt-rtx opencv4 test lint bench soak cameras pin clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -90,6 +90,9 @@ bench: demo  ## record the figures of README.md; fails if one of the demo's is m
 
 soak: $(INSTALLED) $(NATIVE)  ## half an hour of live cameras that fail at random
 	$(BIN)/python tests/soak.py --minutes 30 --record
+
+cameras: $(INSTALLED) $(SCENE)  ## six cameras on loopback, to rehearse docs/operate.md; Ctrl-C ends them
+	$(BIN)/python tests/cameras.py
 
 # --- checks --------------------------------------------------------------------------------------
 test: $(INSTALLED) $(NATIVE)  ## all tests, with coverage

@@ -22,16 +22,24 @@ PACKAGES = (
 )
 
 
-def require_rtsp_server(python: str = PYTHON) -> None:
-    """Skip the test when the server's packages are missing; in CI, fail."""
+def why_no_rtsp_server(python: str = PYTHON) -> str:
+    """Return what keeps the server from running; empty when nothing does."""
     code = (
         "import gi; gi.require_version('GstRtspServer', '1.0'); "
         "from gi.repository import Gst, GstRtspServer; Gst.init(None); "
         "assert Gst.ElementFactory.find('rtph264pay') and Gst.ElementFactory.find('appsrc')"
     )
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
-    if done.returncode:
-        words = f"the RTSP server needs {PACKAGES}: {done.stderr.strip()[-200:]}"
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
+    return done.stderr.strip()[-200:] if done.returncode else ""
+
+
+def require_rtsp_server(python: str = PYTHON) -> None:
+    """Skip the test when the server's packages are missing; in CI, fail."""
+    if why := why_no_rtsp_server(python):
+        words = f"the RTSP server needs {PACKAGES}: {why}"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(words)
 
 

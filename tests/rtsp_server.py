@@ -82,7 +82,7 @@ def _unsync(element: Gst.Element, _property: object) -> None:
 class Camera(GstRtspServer.RTSPMediaFactory):
     """Plays a clip live to whoever is connected."""
 
-    def __init__(self, clip: Clip, begin_s: float) -> None:
+    def __init__(self, clip: Clip, begin_s: float, period_s: float) -> None:
         super().__init__()
         self.set_launch(LAUNCH)
         self.set_shared(True)
@@ -91,7 +91,7 @@ class Camera(GstRtspServer.RTSPMediaFactory):
         self.frozen = False
         self.jump_s = 0.0
         self.next_clip: Clip | None = None
-        self._clip, self._begin_s = clip, begin_s
+        self._clip, self._begin_s, self._period_s = clip, begin_s, period_s
         self._media: GstRtspServer.RTSPMedia | None = None
         self._source: Gst.Element | None = None
         self._needs_key = True
@@ -116,17 +116,17 @@ class Camera(GstRtspServer.RTSPMediaFactory):
             self._source = None
 
     def _run(self) -> None:
-        lap = int((time.monotonic() - self._begin_s) / self._clip.period_s)
+        lap = int((time.monotonic() - self._begin_s) / self._period_s)
         while True:
             for time_s, key, data in self._clip.units:
-                due_s = self._begin_s + lap * self._clip.period_s + time_s
+                due_s = self._begin_s + lap * self._period_s + time_s
                 time.sleep(max(0.0, due_s - time.monotonic()))
                 if key and self.next_clip is not None:
                     break
                 self._send(due_s, key, data)
             if self.next_clip is not None:
                 self._clip, self.next_clip = self.next_clip, None
-                self._begin_s, lap = time.monotonic(), 0
+                self._begin_s, self._period_s, lap = time.monotonic(), self._clip.period_s, 0
             else:
                 lap += 1
 
@@ -188,11 +188,15 @@ def main() -> None:
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(str(args.port))
-    begin_s = time.monotonic()
-    cameras = {}
+    clips = {}
     for argument in args.cameras:
         mount, _, path = argument.partition("=")
-        cameras[mount] = camera = Camera(Clip(path), begin_s)
+        clips[mount] = Clip(path)
+    period_s = max(clip.period_s for clip in clips.values())  # a round is as long for all of them
+    begin_s = time.monotonic()
+    cameras = {}
+    for mount, clip in clips.items():
+        cameras[mount] = camera = Camera(clip, begin_s, period_s)
         if args.login:
             roles = GstRtspServer.RTSPPermissions()
             roles.add_role("user")
@@ -203,7 +207,8 @@ def main() -> None:
     if args.login:
         authenticate(server, *args.login.split(":", 1))
     server.get_thread_pool().set_max_threads(len(cameras))  # cameras answer side by side
-    server.attach(None)
+    if server.attach(None) == 0:
+        sys.exit(f"cannot listen at 127.0.0.1:{args.port}: it is taken")
     loop = GLib.MainLoop()
     threading.Thread(target=listen, args=(loop, cameras), daemon=True).start()
     print("ready", server.get_bound_port(), flush=True)

@@ -19,6 +19,12 @@ STILL_S: Final = 1.0
 """Pictures of a folder count as this far apart, s."""
 TIMEOUT_S: Final = 8.0
 """Longest wait for a live camera, s."""
+SETTLE_S: Final = 1.0
+"""A live camera's first pictures came while it was opened; these are left out, s."""
+JUMP_S: Final = 3.0
+"""A picture that comes later than this by its time stamp has a stamp that jumped back, s."""
+MADE_UP: Final = frozenset(("mpjpeg", "mjpeg"))
+"""Formats whose time stamps FFmpeg makes up from a guessed rate."""
 LIVE: Final = ("rtsp://", "rtsps://", "http://", "https://", "v4l2://", "usb:")
 
 Shot = tuple[float, Picture]
@@ -28,8 +34,8 @@ Shot = tuple[float, Picture]
 def shots(camera: str, uri: str, seconds: float, every_s: float) -> Iterator[Shot]:
     """Yield pictures at least ``every_s`` apart, of the first ``seconds``.
 
-    Times of a clip are its own, those of a live camera the arrivals on this machine's monotonic
-    clock. Errors name the ``camera`` and never its uri, which may hold a password.
+    Times of a clip are its own, those of a live camera on this machine's monotonic clock
+    (``LiveClock``). Errors name the ``camera`` and never its uri, which may hold a password.
     """
     if uri.startswith(LIVE):
         return _video(camera, _device(uri), seconds, every_s, live=True)
@@ -63,7 +69,8 @@ def _device(uri: str) -> str:
 def _video(camera: str, uri: str, seconds: float, every_s: float, live: bool) -> Iterator[Shot]:
     options: dict[str, Any] = {}
     if live:
-        options = {"timeout": TIMEOUT_S, "options": {"rtsp_transport": "tcp"}}
+        uri, transport = _transport(uri)
+        options = {"timeout": TIMEOUT_S, "options": {"rtsp_transport": transport}}
         options |= {"format": "v4l2"} if uri.startswith("/dev/") else {}
     try:
         with av.open(uri, **options) as container:
@@ -73,18 +80,52 @@ def _video(camera: str, uri: str, seconds: float, every_s: float, live: bool) ->
         raise InputError(f"camera {camera}: its pictures cannot be read: {reason}") from error
 
 
+def _transport(uri: str) -> tuple[str, str]:
+    """Return ``uri`` without ``transport=udp``, which is ours alone, and what it said."""
+    address, _, query = uri.partition("?")
+    ours = [field for field in query.split("&") if field.startswith("transport=")]
+    theirs = [field for field in query.split("&") if field and field not in ours]
+    transport = ours[0].partition("=")[2] if ours else "tcp"
+    return "?".join([address, "&".join(theirs)] if theirs else [address]), transport
+
+
 def _decoded(container: Any, seconds: float, every_s: float, live: bool) -> Iterator[Shot]:
+    clock = LiveClock() if live else None
+    stamped = container.format.name not in MADE_UP
     begin_s = last_s = float("nan")
     for number, frame in enumerate(container.decode(video=0)):
-        stamp = frame.time if frame.time is not None else number / 25
-        time_s = time.monotonic() if live else float(stamp)
+        time_s = number / 25 if frame.time is None else float(frame.time)
+        if clock is not None:
+            own_s = time_s if stamped and frame.time is not None else None
+            time_s = clock.time_s(own_s, time.monotonic())
         if begin_s != begin_s:
-            begin_s = time_s
+            begin_s = time_s + (SETTLE_S if live else 0.0)
         if time_s - begin_s > seconds:
             return
-        if not time_s - last_s < every_s - 0.005:
+        if time_s >= begin_s and not time_s - last_s < every_s - 0.005:
             last_s = time_s
             yield time_s, np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+
+class LiveClock:
+    """When a live camera's pictures were there, although whoever looks at them falls behind.
+
+    The camera's time stamps say how far its pictures are apart; the one that came with the least
+    delay says when that was on this machine's clock.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._offset_s = float("inf")
+
+    def time_s(self, stamp_s: float | None, arrival_s: float) -> float:
+        """Return the time of a picture; without a time stamp its arrival must do."""
+        if stamp_s is None:
+            return arrival_s
+        offset_s = arrival_s - stamp_s
+        if offset_s < self._offset_s or offset_s - self._offset_s > JUMP_S:
+            self._offset_s = offset_s
+        return stamp_s + self._offset_s
 
 
 def reduced(picture: Picture, width: int) -> Picture:
