@@ -23,6 +23,14 @@ FALL_S: Final = 4.0
 """The load changes by one step, and at most once in this time; up sooner than down."""
 
 
+def left_out(level: int) -> str:
+    """Return in words what is left out at a load."""
+    if level == 0:
+        return "nothing is left out"
+    rarer = f"crops are taken {THRIFT[level]:g} times less often"
+    return rarer + (", no mosaic is written" if level >= NO_PICTURES else "")
+
+
 class LoadControl:
     """Raises the load while work comes late, lowers it when it has been in time for a while."""
 

@@ -1,5 +1,7 @@
 """Residual offsets of a live rig: found from content, smoothed, harmless when it tells nothing."""
 
+import logging
+import re
 from concurrent.futures import Executor, Future
 
 import numpy as np
@@ -49,8 +51,11 @@ def watch(walks, seconds=10.0):
     return clocks, content
 
 
-def test_what_arrivals_cannot_tell_comes_from_content():
+def test_what_arrivals_cannot_tell_comes_from_content(caplog):
+    caplog.set_level(logging.INFO, "runtime.sync")
     clocks, content = watch(WALKS)
+    told = caplog.records[-1].getMessage()
+    assert re.fullmatch(r"gate: clocks by what moves: nir \+\d.*\(\+-2.0\), tir \+\d.*", told)
     assert content.confident >= 1
     for camera in ("nir", "tir"):
         expected_s = DELAYS_S[camera] - DELAYS_S["rgb"]
@@ -58,8 +63,10 @@ def test_what_arrivals_cannot_tell_comes_from_content():
         assert content.offsets[camera].error_s is not None
 
 
-def test_a_still_scene_leaves_what_was_configured():
+def test_a_still_scene_leaves_what_was_configured(caplog):
+    caplog.set_level(logging.INFO, "runtime.sync")
     clocks, content = watch([])
+    assert "nir +5.0 ms as configured, not seen yet" in caplog.records[-1].getMessage()
     assert content.estimates >= 1
     assert content.confident == 0
     assert clocks.residual_s("nir") == 0.005

@@ -2,7 +2,7 @@
 
 import itertools
 
-from runtime.load import FALL_S, NO_PICTURES, RISE_S, THRIFT, LoadControl
+from runtime.load import FALL_S, NO_PICTURES, RISE_S, THRIFT, LoadControl, left_out
 
 
 def levels(lags_s, budget_s=0.4, step_s=0.04):
@@ -42,3 +42,10 @@ def test_embedding_is_thinned_out_before_anything_else():
     assert list(THRIFT) == sorted(set(THRIFT))
     assert THRIFT[1] > 1.0
     assert NO_PICTURES > 1  # pictures go later than crops
+
+
+def test_what_is_left_out_is_said_in_words():
+    words = [left_out(level) for level in range(len(THRIFT))]
+    assert words[0] == "nothing is left out"
+    assert all(f"{THRIFT[level]:g} times" in words[level] for level in range(1, len(THRIFT)))
+    assert ["mosaic" in text for text in words].index(True) == NO_PICTURES

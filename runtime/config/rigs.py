@@ -57,7 +57,7 @@ class RigConfig:
             if modality != self.reference and camera.homography is None:
                 raise InputError(
                     f"rig {self.name}: camera {modality} has no homography; "
-                    "only the reference camera may go without"
+                    "only the reference camera may go without; calibration/registration.py finds it"
                 )
 
 

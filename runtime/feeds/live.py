@@ -13,7 +13,7 @@ from mambapro.cli import InputError
 from runtime.config import RigConfig, StreamConfig
 from runtime.feeds.interface import Due, Instant, Notice
 from runtime.feeds.live_rig import LiveRig
-from runtime.load import LoadControl
+from runtime.load import THRIFT, LoadControl, left_out
 from runtime.sync.sync_statistics import SyncStatistics
 
 POLL_S: Final = 0.005
@@ -130,7 +130,8 @@ class LiveFeed:
         before = self._load.level
         level = self._load.see(now - min(arrivals), now) if arrivals else before
         if level != before:
-            log.warning("load %d (was %d): see runtime/load.py for what is left out", level, before)
+            severity = logging.WARNING if level > before else logging.INFO
+            log.log(severity, "load %d of %d: %s", level, len(THRIFT) - 1, left_out(level))
         return level
 
     def _reconfigured(self) -> list[Notice]:

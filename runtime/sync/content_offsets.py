@@ -130,11 +130,8 @@ class ContentOffsets:
             if offset.error_s is not None and modality != self._reference:
                 self._smooth[modality].update(offset.seconds, offset.error_s)
         self._clocks.set_residuals({m: s.offset.seconds for m, s in self._smooth.items()})
-        log.info(
-            "%s: residual offsets %s",
-            self._rig,
-            ", ".join(f"{m} {s.offset.seconds * 1e3:+.1f} ms" for m, s in self._smooth.items()),
-        )
+        told = [in_words(m, s.offset) for m, s in self._smooth.items() if m != self._reference]
+        log.info("%s: clocks by what moves: %s", self._rig, ", ".join(told))
         return all(offset.error_s is not None for offset in offsets.values())
 
 
@@ -174,6 +171,14 @@ class SmoothOffset:
             self.seconds, self.error_s, self._surprise_s = seconds, error_s, None
         else:
             self._surprise_s = seconds
+
+
+def in_words(modality: Modality, offset: ClockOffset) -> str:
+    """Return the offset of a camera for the log."""
+    late = f"{modality} {offset.seconds * 1e3:+.1f} ms"
+    if offset.error_s is None:
+        return f"{late} as configured, not seen yet"
+    return f"{late} (+-{offset.error_s * 1e3:.1f})"
 
 
 def reduced(picture: Picture) -> Grey:
