@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,7 +19,10 @@ Part = Literal["torch", "onnxruntime", "tensorrt"]
 
 SWITCH: Final = "MAMBAPRO_NATIVE"
 FOLDER: Final = "MAMBAPRO_NATIVE_DIR"
-ADVICE: Final = "make build"
+ADVICE: Final = (
+    f"cmake --preset cpu -DPython3_EXECUTABLE={sys.executable} && cmake --build --preset cpu"
+)
+"""Not `make build`, which installs what development needs, PyTorch too: a camera box has none."""
 GPU_ADVICE: Final = "cmake --preset cuda && cmake --build --preset cuda"
 """Builds all three; on a Jetson with the preset jetson-orin or jetson-thor."""
 

@@ -37,7 +37,9 @@ def test_the_named_folder_is_the_only_one(folder, part):
 
 
 def test_missing_library_names_the_paths_tried(folder, monkeypatch):
-    with pytest.raises(MissingError, match=f"tried {folder}/libmambapro_onnxruntime.so; .*make b"):
+    with pytest.raises(
+        MissingError, match=f"tried {folder}/libmambapro_onnxruntime.so; .*preset cpu"
+    ):
         native.require_library("onnxruntime")
     with pytest.raises(
         MissingError, match=f"tried {folder}/libmambapro_tensorrt.so; .*preset cuda"
@@ -59,7 +61,7 @@ def test_switch(folder, monkeypatch):
 
 
 def test_library_says_which_providers_it_serves(monkeypatch, folder):
-    with pytest.raises(MissingError, match=r"does not load: .*make build"):
+    with pytest.raises(MissingError, match=r"does not load: .*preset cpu"):
         native.providers(folder / "libmambapro_onnxruntime.so")
     monkeypatch.delenv(native.FOLDER)
     built = native.find_library("onnxruntime")
@@ -83,7 +85,7 @@ def test_engine_says_once_which_path_runs(folder, caplog):
 
 def test_engine_refuses_a_library_that_does_not_load(folder):
     (folder / "libmambapro_onnxruntime.so").write_text("not a library")
-    with pytest.raises(MissingError, match=r"does not load.*make build.*MAMBAPRO_NATIVE=off"):
+    with pytest.raises(MissingError, match=r"does not load.*preset cpu.*MAMBAPRO_NATIVE=off"):
         OnnxEngine(exported()[0].path, threads=1)
 
 
