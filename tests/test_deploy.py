@@ -1,44 +1,31 @@
 """docs/deploy.md, Dockerfiles and the systemd unit name what exists."""
 
 import re
-import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.documented import ROOT, commands, shell_lines
+from tests.test_docs import help_of
+
 DOCS = ROOT / "docs" / "deploy.md"
 UNIT = ROOT / "deploy" / "mambapro.service"
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
-PROGRAM = re.compile(r"(?:python3? |/python |\S+:\w+ \\?\n? *)(-m mambapro\.check|\w+/\w+\.py)(.*)")
 
 
-def commands(text: str) -> list[tuple[str, list[str]]]:
-    """Every call of a program of ours in fenced blocks or Exec lines: program and its words."""
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL) or re.findall(r"Exec\w+=(.*)", text)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    found = [PROGRAM.search(line) for line in lines]
-    return [(m[1], shlex.split(m[2], comments=True)) for m in found if m]
+def started_by_the_unit():
+    """Return the calls of programs in its Exec lines."""
+    return commands(re.findall(r"Exec\w+=(.*)", UNIT.read_text()))
 
 
-@pytest.mark.parametrize("path", [DOCS, UNIT], ids=lambda path: path.name)
-def test_commands_exist_and_know_their_flags(path):
-    found = commands(path.read_text())
-    assert len(found) >= 2
-    helps: dict[str, str] = {}
+def test_the_unit_starts_programs_with_flags_that_they_know():
+    found = started_by_the_unit()
+    assert len(found) == 2
     for program, words in found:
-        if program not in helps:
-            arguments = program.split() if program.startswith("-m") else [str(ROOT / program)]
-            done = subprocess.run(
-                [sys.executable, *arguments, "--help"], capture_output=True, text=True
-            )
-            assert done.returncode == 0, f"{program}: {done.stderr}"
-            helps[program] = done.stdout
         for flag in (word for word in words if word.startswith("--")):
-            assert re.search(rf"{flag}\b", helps[program]), f"{program} has no {flag}"
+            assert re.search(rf"{flag}\b", help_of(program)), f"{program} has no {flag}"
 
 
 def test_what_is_required_can_be_looked_for():
@@ -46,8 +33,7 @@ def test_what_is_required_can_be_looked_for():
 
     names = [
         name
-        for path in (DOCS, UNIT)
-        for program, words in commands(path.read_text())
+        for _, words in commands(shell_lines(DOCS.read_text())) + started_by_the_unit()
         if "--require" in words
         for name in words[words.index("--require") + 1 :]
     ]
