@@ -10,6 +10,7 @@ film and measure.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,6 +35,8 @@ from calibration.registering.rigs_file import Rig, read_rigs, write_homographies
 from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
 from mambapro.contract import EXIT_CHECK_FAILED, EXIT_DONE, MODALITIES, Modality
 from mambapro.files import in_checkout, write_json
+
+log = logging.getLogger("registration")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,6 +99,7 @@ def chosen_method(arguments: argparse.Namespace) -> Method[Any]:
         raise InputError("--seconds must be over 0 and --max-offset at least 0")
     if arguments.points is not None:
         return ByPoints(read_pairs(arguments.points))
+    log.info("each rig is looked at for %g s, the cameras side by side", arguments.seconds)
     if arguments.board is not None:
         return ByCheckerboard(parse_board(arguments.board), arguments.seconds)
     return ByMotion(arguments.seconds, arguments.max_offset)

@@ -208,7 +208,11 @@ def table(thresholds: Thresholds, *written: Path) -> str:
         for kind in ("same", "mixed")
         for name, threshold in getattr(thresholds, kind).items()
     ]
-    return "\n".join([title, header, *rows, *(f"written: {path}" for path in written)])
+    note = (
+        f"strangers known: taken for any of the {thresholds.identities} others of the split, "
+        "however many --gallery says"
+    )
+    return "\n".join([title, header, *rows, note, *(f"written: {path}" for path in written)])
 
 
 def _row(track: str, template: str, threshold: Threshold) -> str:
