@@ -25,6 +25,7 @@ from typing import Any, Final
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
+    import mambapro  # noqa: F401 (before ONNX Runtime: it switches telemetry off)
 
 import numpy as np
 import onnx

@@ -1,0 +1,1 @@
+import mambapro  # noqa: F401 (before ONNX Runtime: it switches telemetry off)

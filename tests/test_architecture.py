@@ -1,6 +1,7 @@
 """The import arrows of docs/architecture.md, and what a camera box must not need."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,27 @@ def test_runtime_and_calibration_work_without_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
+
+
+def test_onnx_runtime_is_told_not_to_report_before_it_is_imported():
+    """From 1.29 on it sends facts of the model to Microsoft; the choice is made at its import."""
+    using = {
+        path.relative_to(ROOT).parts[0]
+        for folder in STAGES
+        for path in sources(folder)
+        if {name.split(".")[0] for name in imported(path)} & {"onnxruntime"}
+    }
+    assert {"runtime", "calibration", "export"} <= using
+    for folder in using - {"mambapro"}:
+        assert "mambapro" in imported(ROOT / folder / "__init__.py"), folder
+    code = "import os, mambapro; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    for given, expected in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
+        kept = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
+            env={**kept, **given},
+        )  # fmt: skip
+        assert done.stdout.strip() == expected, done.stderr
 
 
 @pytest.mark.parametrize("entry", ENTRY_FILES)
