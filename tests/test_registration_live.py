@@ -2,10 +2,11 @@
 
 import time
 
+import av
 import numpy as np
 import pytest
 
-from calibration.registering.footage import JUMP_S, LiveClock, _transport, shots
+from calibration.registering.footage import JUMP_S, LiveClock, _frames, _transport, shots
 from tests.numbered_clips import FPS, number_of, numbered_clip
 from tests.rtsp import RtspServer, require_rtsp_server
 
@@ -44,6 +45,29 @@ def test_without_stamps_arrivals_must_do():
 )
 def test_the_stream_s_own_option_is_not_the_camera_s(uri, address, transport):
     assert _transport(uri) == (address, transport)
+
+
+class Packet:
+    """Decodes to what it holds."""
+
+    def __init__(self, *frames):
+        self.frames = frames
+
+    def decode(self):
+        if not self.frames:
+            raise av.InvalidDataError(1094995529, "Invalid data found when processing input")
+        return list(self.frames)
+
+
+class Container:
+    def demux(self, video):
+        return iter([Packet(), Packet("a"), Packet(), Packet("b", "c")])
+
+
+def test_damaged_packets_of_a_live_camera_are_passed_over():
+    assert list(_frames(Container(), live=True)) == ["a", "b", "c"]
+    with pytest.raises(av.InvalidDataError):
+        list(_frames(Container(), live=False))
 
 
 def test_a_live_camera_that_is_looked_at_in_bursts(tmp_path):

@@ -93,7 +93,7 @@ def _decoded(container: Any, seconds: float, every_s: float, live: bool) -> Iter
     clock = LiveClock() if live else None
     stamped = container.format.name not in MADE_UP
     begin_s = last_s = float("nan")
-    for number, frame in enumerate(container.decode(video=0)):
+    for number, frame in enumerate(_frames(container, live)):
         time_s = number / 25 if frame.time is None else float(frame.time)
         if clock is not None:
             own_s = time_s if stamped and frame.time is not None else None
@@ -105,6 +105,18 @@ def _decoded(container: Any, seconds: float, every_s: float, live: bool) -> Iter
         if time_s >= begin_s and not time_s - last_s < every_s - 0.005:
             last_s = time_s
             yield time_s, np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+
+def _frames(container: Any, live: bool) -> Iterator[Any]:
+    """Yield the decoded pictures; what the network damaged is passed over."""
+    for packet in container.demux(video=0):
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            if not live:
+                raise
+            continue
+        yield from frames
 
 
 class LiveClock:
