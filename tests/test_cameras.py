@@ -52,6 +52,11 @@ def test_the_rigs_file_is_of_one_server():
     assert {login_and_port(uri) for uri in uris} == {("viewer:rehearsal", 8554)}
 
 
+@pytest.mark.parametrize("path", sorted(RIGS.parent.glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_rigs_files_are_rigs_files(path):
+    assert load_rigs(path)
+
+
 def test_clips_of_different_length_stay_in_step(tmp_path):
     require_rtsp_server()
     clips = {
