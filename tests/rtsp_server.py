@@ -25,8 +25,10 @@ from pathlib import Path
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstApp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+# GstApp: an appsrc that two threads see first at once, its class not loaded, is no Element to one.
+from gi.repository import GLib, Gst, GstApp, GstRtspServer  # noqa: E402, F401
 
 CAPS = "video/x-h264,stream-format=byte-stream,alignment=au"
 LAUNCH = (
