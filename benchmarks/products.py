@@ -20,7 +20,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from export.fused_products import DOMAIN, PRODUCT
-from export.token_functions import ATTENTION
+from export.token_functions import ATTENTION, PRODUCT_SILU
 from mambapro import native
 
 Shape = tuple[int, ...]
@@ -61,7 +61,9 @@ class Node:
 
     @property
     def products(self) -> tuple[Node, ...]:
-        """The products that it is or holds: attention in one node holds two."""
+        """The products that it is or holds, in ONNX Runtime's kernels: attention holds two."""
+        if self.kind == PRODUCT_SILU:
+            return (Node(PRODUCT, 0.0, self.inputs[:1], self.output),)
         if self.kind != ATTENTION:
             return (self,) if self.is_product else ()
         tokens, rows, heads, channels = self.inputs[0]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import onnx
 from onnx import helper, numpy_helper
 
+from export.fused_products import PRODUCT
 from export.token_functions import (
     ADD_NORM,
     ATTENTION,
     FROM_HEADS,
     NORM,
+    PRODUCT_SILU,
+    PRODUCT_STEP,
     SILU,
     TO_HEADS,
     TO_HEADS_TRANSPOSED,
@@ -29,15 +32,16 @@ def fuse_tokens(model: onnx.ModelProto) -> None:
 
     Nodes come out of order. A new one is called after the module that its chain comes from.
     """
-    for fuse in (_fuse_add_norm, _fuse_norm, _fuse_silu, _fuse_attention):
+    for last, fuse in _CHAINS:
         graph = _Graph(model.graph)
         for node in model.graph.node:
-            if node.op_type == _QUANTISE:
+            if node.op_type == last:
                 fuse(graph, node)
         graph.replace()
     used = {node.op_type for node in model.graph.node if node.domain == OP_DOMAIN}
     opsets = {item.domain: item.version for item in model.opset_import}
-    for name in sorted(used & {SILU, NORM, ADD_NORM, ATTENTION}):
+    needed = used | ({SILU} if PRODUCT_SILU in used else set())  # the function of one has the other
+    for name in sorted(needed & {SILU, NORM, ADD_NORM, ATTENTION, PRODUCT_SILU}):
         model.functions.append(token_function(name, opsets[""]))
     if used and OP_DOMAIN not in opsets:
         model.opset_import.append(helper.make_opsetid(OP_DOMAIN, OP_VERSION))
@@ -144,6 +148,22 @@ def _fuse_silu(graph: _Graph, quantise: onnx.NodeProto) -> None:
         graph.put(SILU, [gate, product, quantise], inputs, quantise.output)
 
 
+def _fuse_product(graph: _Graph, silu: onnx.NodeProto) -> None:
+    """Put SILU into the integer product before it, with a symmetric weight and a bias."""
+    product = graph.lone(silu.input[0], PRODUCT)
+    if product is None or len(product.input) != 7:
+        return
+    x, weight, x_scale, weight_scale, x_zero_point, weight_zero_point, bias = product.input
+    sizes = graph.constants[weight].dims
+    if (
+        any(size % PRODUCT_STEP for size in sizes)
+        or numpy_helper.to_array(graph.constants[weight_zero_point]).any()
+    ):
+        return
+    inputs = [x, weight, x_scale, x_zero_point, weight_scale, bias, *silu.input[1:]]
+    graph.put(PRODUCT_SILU, [product, silu], inputs, silu.output)
+
+
 def _fuse_attention(graph: _Graph, quantise: onnx.NodeProto) -> None:
     """Attention as export/graph.py writes it, on (tokens, rows, heads, channels)."""
     flat = graph.lone(quantise.input[0], "Reshape")
@@ -178,3 +198,13 @@ def _fuse_attention(graph: _Graph, quantise: onnx.NodeProto) -> None:
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     found = [helper.get_attribute_value(item) for item in node.attribute if item.name == name]
     return found[0] if found else default
+
+
+_CHAINS: Final[Sequence[tuple[str, Callable[[_Graph, onnx.NodeProto], None]]]] = (
+    (_QUANTISE, _fuse_add_norm),
+    (_QUANTISE, _fuse_norm),
+    (_QUANTISE, _fuse_silu),
+    (_QUANTISE, _fuse_attention),
+    (SILU, _fuse_product),
+)
+"""What fuses, by the operator that a chain ends in; a later one may take what one before put."""

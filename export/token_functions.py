@@ -12,12 +12,17 @@ from typing import Final
 import onnx
 import onnx.parser
 
-from mambapro.contract import OP_DOMAIN
+from export.fused_products import DOMAIN, PRODUCT
+from mambapro.contract import OP_DOMAIN, OP_VERSION
 
 SILU: Final = "SiluQuantize"
 NORM: Final = "LayerNormQuantize"
 ADD_NORM: Final = "AddLayerNormQuantize"
 ATTENTION: Final = "AttentionQuantize"
+PRODUCT_SILU: Final = "MatMulSiluQuantize"
+
+PRODUCT_STEP: Final = 32
+"""Divides both sizes of a weight, in the kernel of MatMulSiluQuantize."""
 
 MOST_CHANNELS: Final = 128
 """Of a head, in the kernel of AttentionQuantize."""
@@ -60,10 +65,18 @@ _BODIES: Final = {
     tokens = Transpose <perm = {FROM_HEADS}> (attended)
     y = QuantizeLinear (tokens, scale, zero_point)
 }}""",
+    PRODUCT_SILU: f"""
+    (x, weight, x_scale, x_zero_point, weight_scale, bias, scale, zero_point) => (y)
+{{
+    product = {DOMAIN}.{PRODUCT} (x, weight, x_scale, weight_scale, x_zero_point, , bias)
+    y = {OP_DOMAIN}.{SILU} (product, scale, zero_point)
+}}""",
 }
 
 
 def token_function(name: str, opset: int) -> onnx.FunctionProto:
-    """Return the operator ``name`` of standard ones of ``opset``, which must be the model's own."""
-    header = f'<domain: "{OP_DOMAIN}", opset_import: ["" : {opset}]>'
+    """Return the operator ``name`` of others, the standard ones of ``opset``, the model's own."""
+    imports = {"": opset, DOMAIN: 1, OP_DOMAIN: OP_VERSION} if name == PRODUCT_SILU else {"": opset}
+    listed = ", ".join(f'"{domain}" : {version}' for domain, version in imports.items())
+    header = f'<domain: "{OP_DOMAIN}", opset_import: [{listed}]>'
     return onnx.parser.parse_function(f"{header}\n{name} {_BODIES[name]}")

@@ -21,7 +21,7 @@ from export.layers import groups, int8_layers
 from export.model_file import open_source, save
 from export.qdq import TARGETS, insert, without_gemm
 from export.sensitivity import GroupHarm, trade_off
-from export.token_functions import ADD_NORM, ATTENTION, NORM, SILU
+from export.token_functions import ADD_NORM, ATTENTION, NORM, PRODUCT_SILU, SILU
 from mambapro.cli import CheckError, InputError, run
 from mambapro.contract import MODALITIES
 from mambapro.datasets import read_dataset
@@ -34,7 +34,8 @@ from tests.conftest import TINY
 from tests.export_samples import exported, one_thread, triplets  # noqa: F401
 
 LAYERS = 49
-QUANTISING = ("QuantizeLinear", SILU, NORM, ADD_NORM, "Reshape")  # the last after ATTENTION
+PRODUCTS = (PRODUCT, PRODUCT_SILU)
+QUANTISING = ("QuantizeLinear", SILU, PRODUCT_SILU, NORM, ADD_NORM, "Reshape")  # after ATTENTION
 """Layers of the sample network that INT8 serves: the patch convolution and 48 products."""
 SMALL = ("--images", "16", "--held-out", "8")
 """The sample data has 24 training triplets of 6 identities."""
@@ -93,7 +94,7 @@ def test_products_with_constant_weights_are_int8_and_nothing_else(files, target)
             sources = [makers[name].op_type for name in node.input[:2] if name in makers]
             assert len(set(sources)) == 1 or "DequantizeLinear" not in sources
             quantised += sources[-1] == "DequantizeLinear"
-        if node.op_type == PRODUCT:
+        if node.op_type in PRODUCTS:
             assert makers[node.input[0]].op_type in QUANTISING
             assert weights[node.input[1]].data_type == onnx.TensorProto.INT8
             quantised += 1
@@ -113,15 +114,14 @@ def test_types_scales_and_zero_points(files, target):
     graph, weights, _ = graph_of(files[target])
     types, stored = onnx.TensorProto, 0
     for node in graph.node:
-        if node.op_type == PRODUCT:
-            _, values, _, scale, _, zero = (
-                None if name not in weights else numpy_helper.to_array(weights[name])
-                for name in node.input[:6]
-            )
+        if node.op_type in PRODUCTS:
+            values = numpy_helper.to_array(weights[node.input[1]])
+            scale = numpy_helper.to_array(weights[node.input[3 if node.op_type == PRODUCT else 4]])
             assert values.dtype == np.int8
             assert (scale > 0).all()
             assert scale.shape == (values.shape[1],)
-            assert not zero.any()
+            if node.op_type == PRODUCT:
+                assert not numpy_helper.to_array(weights[node.input[5]]).any()
             stored += 1
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
@@ -160,7 +160,8 @@ def test_scan_node_and_function_are_the_float_files(files, target):
     own = {function.name for function in before.functions}
     assert list(before.functions) == [f for f in after.functions if f.name in own]
     added = {function.name for function in after.functions} - own
-    assert added == ({SILU, NORM, ADD_NORM, ATTENTION} if target == "cpu" else set())
+    for_cpu = {SILU, PRODUCT_SILU, NORM, ADD_NORM, ATTENTION}
+    assert added == (for_cpu if target == "cpu" else set())
     scans = [[n.SerializeToString() for n in m.graph.node if n.op_type == "SelectiveScan"]
              for m in (before, after)]  # fmt: skip
     assert scans[0] == scans[1]
@@ -191,7 +192,8 @@ def test_the_cpu_file_runs_in_integer_kernels(files, tmp_path):
     assert counts[PRODUCT] == LAYERS - 1
     assert counts["DequantizeLinear"] == 2
     biased = sum(
-        node.op_type == PRODUCT and len(node.input) > 6 and bool(node.input[6])
+        node.op_type == PRODUCT_SILU
+        or (node.op_type == PRODUCT and len(node.input) > 6 and bool(node.input[6]))
         for node in onnx.load(files["cpu"]).graph.node
     )
     assert biased > LAYERS / 2

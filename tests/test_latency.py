@@ -8,7 +8,8 @@ import torch
 from benchmarks import latency
 from benchmarks.products import Node
 from benchmarks.separate_passes import SeparatePasses
-from export.token_functions import ATTENTION, SILU
+from export.fused_products import PRODUCT
+from export.token_functions import ATTENTION, PRODUCT_SILU, SILU
 from mambapro import config as configs
 from mambapro.config import ExperimentConfig
 from mambapro.model.network import MambaPro
@@ -63,3 +64,10 @@ def test_attention_in_one_node_counts_as_its_two_products():
     assert scores.output == (3, 12, 141, 141)
     assert sum(product.multiplications for product in node.products) == 2 * 36 * 141 * 141 * 64
     assert not Node(SILU, 1.0, ((3, 4),), (3, 4)).products
+
+
+def test_a_product_with_silu_counts_as_the_runtimes_own_product():
+    inputs = ((423, 768), (768, 3072), (), (), (3072,), (3072,), (), ())
+    (product,) = Node(PRODUCT_SILU, 1.0, inputs, (423, 3072)).products
+    assert product.kind == PRODUCT
+    assert product.operands == ((423, 768), (768, 3072))

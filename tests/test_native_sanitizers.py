@@ -17,7 +17,7 @@ from tests.native.build import ROOT, require
 
 pytestmark = pytest.mark.timeout(900)  # the build alone takes minutes on busy cores
 
-TARGETS = ("functions_test", "scan_test", "tokens_test", "mambapro_onnxruntime",
+TARGETS = ("functions_test", "scan_test", "tokens_test", "product_test", "mambapro_onnxruntime",
            "onnxruntime_cuda_on_cpu")  # fmt: skip
 CPU = "lib/libmambapro_onnxruntime.so"
 CUDA = "tests/native/onnxruntime_cuda_on_cpu/libmambapro_onnxruntime.so"  # over the emulation

@@ -19,6 +19,7 @@ constexpr int kKeys = 48;                           // a multiple of the vectors
 constexpr int kKeyVectors = kLanes == 16 ? 3 : 2;   // sums of a query in registers: q k^T,
 constexpr int kHeadVectors = kLanes == 16 ? 4 : 2;  // p v
 constexpr int kHeadStep = kHeadVectors * kLanes;
+constexpr int kLineFloats = 16;    // of a cache line
 constexpr float kMasked = -1e20f;  // far below any score, and Exp2 takes it
 
 static_assert(kQueries % kBlock == 0 && kKeys % (kKeyVectors * kLanes) == 0);
@@ -71,7 +72,10 @@ class Head {
     queries_ = static_cast<int>(std::min<int64_t>(kQueries, p_.tokens - start));
     for (int64_t first = 0; first < p_.tokens; first += kKeys) {
       LoadTile(first);
-      for (int block = 0; block < queries_; block += kBlock) Attend(start, block, first == 0);
+      for (int block = 0; block < queries_; block += kBlock) {
+        Attend(start, block, first == 0);
+        FetchNext(first / kKeys, block);
+      }
     }
     Finish(start);
   }
@@ -99,6 +103,23 @@ class Head {
       Transpose(rows);
       for (int k = 0; k < lanes; ++k) StoreFirst(rows[k], keys_ + (i + k) * kKeys + column, kLanes);
     });
+  }
+
+  // Asks for some tokens of the next head, which a thread is likely to do next: they lie in pieces
+  // too short and too far apart for a processor to foresee. All calls together ask for all tokens.
+  // GCC 12 drops calls of what only prefetches, unless it must inline them.
+  __attribute__((always_inline)) void FetchNext(int64_t tile, int block) const {
+    const int64_t next = offset_ + p_.head_size;
+    if (next >= stride_) return;
+    const int64_t tiles = (p_.tokens + kKeys - 1) / kKeys;
+    const int64_t end = std::min<int64_t>(p_.tokens, block + kBlock);
+    for (int64_t token = block + tile; token < end; token += tiles) {
+      for (const float* from : {p_.query, p_.key, p_.value}) {
+        for (int64_t i = 0; i < p_.head_size; i += kLineFloats) {
+          __builtin_prefetch(from + next + token * stride_ + i, 0, 2);
+        }
+      }
+    }
   }
 
   // Adds what a tile gives to kBlock queries from `block` on. Beyond the last query it repeats

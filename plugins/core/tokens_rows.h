@@ -13,12 +13,6 @@ namespace {
 constexpr int64_t kSiluTask = 1 << 15;  // values
 constexpr int64_t kNormRows = 16;
 
-// x sigmoid(x), relative error below 1e-5 for x in [-87, infinity); below -87 nothing of note.
-inline Vec Silu(Vec x) {
-  const Vec z = Exp2Product(AtMost(87.0f, AtLeast(-87.0f, x)), Set(-kLog2E));
-  return x * Reciprocal(Set(1.0f) + z);
-}
-
 void SiluTask(void* context, int64_t index) {
   const SiluParams& p = *static_cast<const SiluParams*>(context);
   const int64_t start = index * kSiluTask;

@@ -59,6 +59,12 @@ inline Vec Reciprocal(Vec x) {
 #endif
 }
 
+// x sigmoid(x), relative error below 1e-5 for x in [-87, infinity); below -87 nothing of note.
+inline Vec Silu(Vec x) {
+  const Vec z = Exp2Product(AtMost(87.0f, AtLeast(-87.0f, x)), Set(-kLog2E));
+  return x * Reciprocal(Set(1.0f) + z);
+}
+
 // Multiplies by 1 / scale where QuantizeLinear divides: the last bit of a quotient may differ, and
 // so may the rounding of one that lies between two steps.
 class Quantiser {

@@ -125,4 +125,7 @@ inline void SetCommon(OrtCustomOp* op) {
 // Adds the operators between INT8 products, of the CPU provider; see tokens_onnxruntime.cc.
 OrtStatus* AddTokenOperators(OrtCustomOpDomain* domain);
 
+// Adds the product that ends in SiLU, where the processor has AMX; see product_onnxruntime.cc.
+OrtStatus* AddProductOperator(OrtCustomOpDomain* domain);
+
 }  // namespace mambapro_onnxruntime
