@@ -25,13 +25,14 @@ def fold(network: MambaPro) -> MambaPro:
     The prompt transfers of all slots and the unused residual of the first block go away (about
     21 M parameters at full size), BatchNorm goes into the convolution before it, ``-exp(A_log)``
     and the class token of each camera become constants. Query, key and value become products of
-    their own, and QuickGELU becomes SiLU with its factor in the weights before and after.
+    their own, QuickGELU becomes SiLU with its factor in the weights before and after, and a bias
+    that another can do for goes into that: ONNX Runtime writes each in a pass of its own.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     folded.tower = _FoldedTower.of(folded.tower)
     for module in list(folded.modules()):
-        if isinstance(module, Block) and module.prompts is not None:
-            module.prompts = FoldedPrompts(module.prompts)  # type: ignore[assignment]
+        if isinstance(module, Block):
+            _fold_block(module)
         elif isinstance(module, Attention):
             _FoldedAttention.of(module)
         elif isinstance(module, MLP):
@@ -75,18 +76,35 @@ class _FoldedAttention(Attention):
 
     @classmethod
     def of(cls, attention: Attention) -> None:
-        """Turn ``attention`` into a folded one in place."""
-        weights, biases = (x.chunk(3) for x in (attention.in_proj.weight, attention.in_proj.bias))
-        for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
-            linear = nn.Linear(weight.shape[1], weight.shape[0])
-            linear.weight, linear.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+        """Turn ``attention`` into a folded one in place.
+
+        The key's bias adds the same to all scores of a query, which softmax takes away; the
+        value's passes through weights that sum to one.
+        """
+        weights = attention.in_proj.weight.chunk(3)
+        query_bias, _, value_bias = attention.in_proj.bias.chunk(3)
+        for name, weight in zip(("query", "key", "value"), weights, strict=True):
+            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=name == "query")
+            linear.weight = nn.Parameter(weight.clone())
+            if name == "query":
+                linear.bias = nn.Parameter(query_bias.clone())
             attention.add_module(name, linear.requires_grad_(False))
+        attention.out_proj.bias.add_(attention.out_proj.weight @ value_bias)
         del attention.in_proj
         attention.__class__ = cls
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return query, key and value, each (T*rows, D)."""
         return self.query(x), self.key(x), self.value(x)
+
+
+def _fold_block(block: Block) -> None:
+    """Prompts become constants; the adapter's last bias goes into that of the MLP beside it."""
+    if block.prompts is not None:
+        block.prompts = FoldedPrompts(block.prompts)  # type: ignore[assignment]
+    if block.adapter is not None:
+        block.mlp.c_proj.bias.add_(block.adapter.fc2.bias)
+        block.adapter.fc2.register_parameter("bias", None)
 
 
 def _fold_slope(module: MLP | Bottleneck, before: nn.Linear, after: nn.Linear) -> None:
