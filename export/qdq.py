@@ -83,7 +83,9 @@ def insert(
     if target == "cpu":
         fuse_products(result)
         fuse_tokens(result)
-    ONNXModel(result).topological_sort()
+    wrapped = ONNXModel(result)
+    wrapped.clean_initializers()
+    wrapped.topological_sort()
     onnx.checker.check_model(result)
     return result
 

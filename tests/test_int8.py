@@ -102,6 +102,12 @@ def test_products_with_constant_weights_are_int8_and_nothing_else(files, target)
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_every_constant_is_read(files, target):
+    graph, weights, _ = graph_of(files[target])
+    assert weights.keys() <= {name for node in graph.node for name in node.input}
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_no_output_of_a_product_is_quantised(files, target):
     graph, _, makers = graph_of(files[target])
     for node in graph.node:
