@@ -182,8 +182,9 @@ class TrainConfig:
     metric_loss: Literal["triplet", "circle"] = "triplet"
     """Loss on the features: batch-hard triplet (the paper's) or circle (Sun et al., 2020)."""
     modality_dropout: float = 0.0
-    """Probability that a training triplet misses modalities; which of the six incomplete subsets
-    is left is drawn evenly. Such a triplet learns by the identity loss alone."""
+    """Probability that a triplet misses modalities, each of the six incomplete subsets drawn as
+    often, in further epochs after training, a quarter as many: Mamba Aggregation alone then learns
+    to give incomplete triplets the features of complete ones. 0 leaves these epochs out."""
     unknown_camera: float = 0.0
     """Probability that a training triplet is of an unknown camera: rigs elsewhere have no row."""
     amp: bool = True
@@ -231,6 +232,13 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.train.modality_dropout and not self.model.ma:
+            raise InputError(
+                "train.modality_dropout needs model.ma=true: it is Mamba Aggregation that learns "
+                "to do without a modality"
+            )
 
 
 def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:

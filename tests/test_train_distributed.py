@@ -21,13 +21,12 @@ from tests.tolerances import DISTRIBUTED_LOSS
 from tests.training_runs import write_config, write_dataset
 from train.distributed import World, joined, share_batch_norm
 from train.engine import LAST
+from train.experiment import RESULT
 from train.journal import METRICS
 
 ROOT = Path(__file__).parents[1]
 STEPS = 20
 SETTINGS = ("train.batch_size=8", "train.epochs=7", "train.eval_every=4", "train.instances=2")
-# Missing modalities and one head a modality not together: class tokens of two missing pictures are
-# equal but for rounding, whose root a distance is.
 CASES = {
     "one head": ("train.modality_dropout=0.3", "train.unknown_camera=0.3"),
     "shared head, two batches a step": (
@@ -79,6 +78,8 @@ def test_two_processes_equal_one(config_file, tmp_path, settings):
     np.testing.assert_allclose(*losses, rtol=0, atol=DISTRIBUTED_LOSS)
     figures = [[line["map"] for line in metrics(tmp_path / str(n), "test")] for n in (1, 2)]
     assert figures[0] == pytest.approx(figures[1], abs=1e-3)
+    final = [json.loads((tmp_path / str(n) / RESULT).read_text())["subsets"] for n in (1, 2)]
+    assert final[0] == pytest.approx(final[1], abs=1e-3)
     assert len(tables[1].splitlines()) == len(tables[0].splitlines())  # printed once
 
 

@@ -45,15 +45,6 @@ def test_equal_features_give_a_finite_gradient():
     assert features.grad.isfinite().all()
 
 
-def test_metric_loss_compares_the_rows_it_is_told_to():
-    features = torch.tensor([[0.0], [3.0], [4.0], [9.0], [100.0]])
-    labels, logits = torch.tensor([0, 0, 1, 1, 0]), torch.zeros(5, 2)
-    compared = torch.tensor([True, True, True, True, False])
-    ((identity, metric),) = pair_losses([(logits, features)], labels, compared=compared)
-    torch.testing.assert_close(metric, triplet(features[:4], labels[:4]))
-    assert identity == pytest.approx(torch.log(torch.tensor(2.0)).item())
-
-
 def test_circle_loss_prefers_separated_identities():
     labels = torch.tensor([0, 0, 1, 1])
     apart = torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1]])

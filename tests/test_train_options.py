@@ -18,8 +18,7 @@ from train.distributed import World
 from train.engine import BEST, LAST, Trainer
 from train.experiment import build_trainer, make_deterministic
 from train.journal import LOG, METRICS
-from train.learner import Learner, amp_type, complete_rows, moving_average
-from train.losses import EVERY_ROW
+from train.learner import Learner, amp_type, moving_average
 from train.main import main
 
 CPU = torch.device("cpu")
@@ -157,12 +156,6 @@ def test_mixed_precision_changes_products_and_little_else(config_file, tmp_path,
     assert 0 < difference < 0.05
     assert mixed.learner.scaler.is_enabled() == (kind == "float16")
     assert {p.dtype for p in mixed.learner.network.parameters()} == {torch.float32}
-
-
-def test_incomplete_triplets_are_not_compared():
-    mask = torch.tensor([[1.0, 1, 1], [1, 0, 1], [1, 1, 1]])
-    assert complete_rows(mask).tolist() == [True, False, True]
-    assert complete_rows(mask[1:2]) == EVERY_ROW
 
 
 def test_type_of_mixed_precision():

@@ -39,6 +39,16 @@ def test_a_draw_decides_all_that_is_random(folder):
     assert not torch.equal(data[Draw(1, 2, 0)].images, data[Draw(1, 3, 0)].images)
 
 
+def test_triplets_miss_modalities_after_the_last_epoch_of_training(folder):
+    plain, dropping = (triplets(folder, modality_dropout=p, epochs=3) for p in (0.0, 1.0))
+    for place in range(5):
+        one, other = plain[Draw(1, 3, place)], dropping[Draw(1, 3, place)]
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        further = dropping[Draw(1, 4, place)]
+        assert torch.equal(further.images, plain[Draw(1, 4, place)].images)
+        assert not further.mask.all()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_the_triplets_is_of_an_unknown_camera(folder, share):
     data = triplets(folder, unknown_camera=share)

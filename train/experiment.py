@@ -25,6 +25,7 @@ from train.data.sources import open_dataset
 from train.distributed import World
 from train.engine import BEST, Trainer
 from train.evaluation import summary
+from train.incomplete import learn_incomplete
 from train.journal import logged
 
 RESULT = "metrics.json"
@@ -57,6 +58,8 @@ def run_experiment(
         if resumed is None:
             trainer.progress.untrained_map = world.from_leader(trainer.evaluate)["map"]
         trainer.train()
+        if config.train.modality_dropout:
+            learn_incomplete(trainer)
         rankings, result = world.from_leader(lambda: judge(trainer))
         result["seconds"] = time.monotonic() - started
         if world.leads:

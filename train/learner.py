@@ -17,7 +17,7 @@ from mambapro.model.network import Heads, MambaPro, normalise
 from mambapro.model.weights import Checkpoint, load_exactly
 from train.data.triplets import Batch
 from train.distributed import World
-from train.losses import EVERY_ROW, Pair, total_loss
+from train.losses import Pair, total_loss
 from train.optimiser import build_optimiser, set_learning_rate
 
 
@@ -121,10 +121,7 @@ class Learner:
         with torch.autocast(self.device.type, dtype=self.amp_type, enabled=amp):
             pairs = self.model(batch.images, batch.mask, batch.camera)
             pairs = [(gather(logits), gather(feature)) for logits, feature in pairs]
-            compared = EVERY_ROW
-            if self.config.modality_dropout:
-                compared = complete_rows(gather(batch.mask))
-            return total_loss(pairs, gather(batch.label), self.config, compared)
+            return total_loss(pairs, gather(batch.label), self.config)
 
     def _averaged_gradients(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Let the processes average their gradients once a step, after its last batch."""
@@ -138,12 +135,6 @@ def amp_type(config: TrainConfig, device: torch.device) -> torch.dtype | None:
     if not config.amp or (config.amp_type == "auto" and device.type != "cuda"):
         return None
     return torch.bfloat16 if config.amp_type == "bfloat16" else torch.float16
-
-
-def complete_rows(mask: Tensor) -> Tensor | slice:
-    """Return which rows of ``mask`` (B, M) miss nothing; every row when none is complete."""
-    complete = mask.all(1)
-    return complete if complete.any() else EVERY_ROW
 
 
 def moving_average(network: MambaPro, decay: float) -> AveragedModel | None:

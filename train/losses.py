@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -14,26 +13,23 @@ from mambapro.config import TrainConfig
 
 Pair = tuple[Tensor, Tensor]
 
-EVERY_ROW: Final[Tensor | slice] = slice(None)
-
 
 def pair_losses(
     pairs: Sequence[Pair],
     labels: Tensor,
     label_smoothing: float = 0.1,
     metric: str = "triplet",
-    compared: Tensor | slice = EVERY_ROW,
 ) -> list[tuple[Tensor, Tensor]]:
     """Return (identity loss, metric loss) of each pair.
 
     A pair is logits (B, identities) and the feature (B, F) before its neck; ``labels`` is (B,).
-    ``metric`` is a value of train.metric_loss; it compares the rows ``compared`` (B,) bool.
+    ``metric`` is a value of train.metric_loss.
     """
     loss = metric_loss(metric)
     return [
         (
             F.cross_entropy(logits, labels, label_smoothing=label_smoothing),
-            loss(feature[compared], labels[compared]),
+            loss(feature, labels),
         )
         for logits, feature in pairs
     ]
@@ -43,10 +39,9 @@ def total_loss(
     pairs: Sequence[Pair],
     labels: Tensor,
     config: TrainConfig,
-    compared: Tensor | slice = EVERY_ROW,
 ) -> Tensor:
     """Return the weighted sum of the losses of all pairs, a scalar."""
-    losses = pair_losses(pairs, labels, config.label_smoothing, config.metric_loss, compared)
+    losses = pair_losses(pairs, labels, config.label_smoothing, config.metric_loss)
     return torch.stack(
         [config.identity_weight * i + config.triplet_weight * m for i, m in losses]
     ).sum()

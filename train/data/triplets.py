@@ -72,7 +72,9 @@ class TrainTriplets(Dataset[Batch]):
     def __getitem__(self, draw: Draw) -> Batch:
         random = np.random.default_rng([self.config.train.seed, draw.epoch, 1 + draw.position])
         images = augment(self.pictures[draw.record], self.config.data, random)
-        mask = dropout_mask(self.config.train.modality_dropout, len(MODALITIES), random)
+        further = draw.epoch > self.config.train.epochs  # see train/incomplete.py
+        dropout = self.config.train.modality_dropout if further else 0.0
+        mask = dropout_mask(dropout, len(MODALITIES), random)
         known = random.random() >= self.config.train.unknown_camera
         camera = self.records[draw.record].camera if known else UNKNOWN_CAMERA
         return Batch(*map(torch.as_tensor, (images, mask, camera, self.labels[draw.record])))
