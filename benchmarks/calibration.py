@@ -25,7 +25,7 @@ from export.qdq import TARGETS
 from export.to_fp16 import convert
 from export.to_int8 import quantize
 from mambapro.cli import add_common_arguments, print_json_line, run, start_logging
-from mambapro.config import ExperimentConfig, from_dict
+from mambapro.config import ExperimentConfig, from_record
 from mambapro.environment import environment
 from mambapro.files import in_checkout, write_json
 from runtime.engines import OnnxEngine
@@ -79,7 +79,7 @@ def measure(source: Path) -> list[dict[str, Any]]:
 
 def _ranked(source: Path, files: dict[tuple[str, str], Path]) -> list[dict[str, Any]]:
     _, spec = open_source(source)
-    dataset = read_test_split(from_dict(ExperimentConfig, spec.training))
+    dataset = read_test_split(from_record(ExperimentConfig, spec.training))
     engines = [OnnxEngine(path) for path in (source, *files.values())]
     reference, *others = embed_test_split(engines, dataset)
     best = quality(reference, reference, dataset)

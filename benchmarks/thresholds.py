@@ -21,7 +21,7 @@ from calibration.embedding import ModelFile, read_identities
 from calibration.open_set import OpenSet, choose_threshold, rates_at
 from calibration.threshold import DEFAULT_CROPS, DEFAULT_TOP, Cases, compare, embed_visits
 from mambapro.cli import add_common_arguments, print_json_line, run, start_logging
-from mambapro.config import ExperimentConfig, from_dict
+from mambapro.config import ExperimentConfig, from_record
 from mambapro.contract import EXIT_CHECK_FAILED, EXIT_DONE
 from mambapro.environment import environment
 from mambapro.files import in_checkout, write_json
@@ -96,7 +96,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def measure(path: Path, folder: Path) -> list[Row]:
     """Return the thresholds of a model file, and what they do to identities of another seed."""
     model = ModelFile(path)
-    config = from_dict(ExperimentConfig, model.spec.training)
+    config = from_record(ExperimentConfig, model.spec.training)
     data = config.data.synthetic
     assert data is not None
     others = folder / model.spec.subject

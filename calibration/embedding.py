@@ -14,7 +14,7 @@ import onnxruntime
 
 from mambapro import native
 from mambapro.cli import InputError
-from mambapro.config import ExperimentConfig, from_dict
+from mambapro.config import ExperimentConfig, from_record
 from mambapro.contract import CAMERA, EMBEDDING, IMAGES, MODALITIES, MODALITY_MASK, Modality
 from mambapro.datasets import Dataset, Record, drop_unreadable, load_triplet, read_dataset
 from mambapro.files import in_checkout
@@ -88,7 +88,7 @@ def read_identities(spec: ModelSpec, root: Path | None) -> Dataset:
     ``root`` is the folder that holds the dataset's own, by default the training's. Each record's
     camera becomes unknown (-1) when the model has no row for it.
     """
-    config = from_dict(ExperimentConfig, spec.training)
+    config = from_record(ExperimentConfig, spec.training)
     try:
         dataset = read_dataset(config.data.layout, root or in_checkout(config.data.root))
     except InputError as error:

@@ -18,7 +18,7 @@ from export.model_file import open_source
 from export.qdq import without_gemm
 from export.range_figure import draw_ranges
 from mambapro.cli import InputError
-from mambapro.config import ExperimentConfig, from_dict
+from mambapro.config import ExperimentConfig, from_record
 from mambapro.contract import PIXEL_MEAN, PIXEL_STD
 from mambapro.datasets import Dataset, Split
 from mambapro.files import replacing
@@ -132,7 +132,7 @@ def _splits(spec: ModelSpec, settings: Settings) -> tuple[Dataset | None, Split,
     """Return the dataset, and its training split as (calibrating, held out)."""
     if settings.recorded is not None and not settings.held_out:
         return None, Split(()), Split(())
-    config = from_dict(ExperimentConfig, spec.training)
+    config = from_record(ExperimentConfig, spec.training)
     try:
         dataset = read_training_split(config, settings.data)
     except InputError as error:

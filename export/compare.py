@@ -29,7 +29,7 @@ from export.opening import Opening
 from export.report import Report
 from mambapro import native
 from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
-from mambapro.config import ExperimentConfig, from_dict
+from mambapro.config import ExperimentConfig, from_record
 from mambapro.contract import EXIT_CHECK_FAILED, EXIT_DONE
 from mambapro.datasets import Dataset
 from mambapro.environment import environment
@@ -57,7 +57,7 @@ def compare(arguments: argparse.Namespace) -> int:
     reference = Opening(arguments.checkpoint, True, arguments.threads, tuple(arguments.providers))
     with ExitStack() as stack:
         candidates = open_candidates(reference, arguments.models, arguments.scan, stack)
-        config = from_dict(ExperimentConfig, candidates.compared[0].engine.spec.training)
+        config = from_record(ExperimentConfig, candidates.compared[0].engine.spec.training)
         dataset = read_test_split(config, arguments.data)
         check_writable(output)
         _log.info("comparing %d models on %s", len(candidates.compared), describe(dataset))

@@ -15,7 +15,7 @@ from export import tables
 from export.divergence import Bisection, Difference, Pair, Triplet
 from export.evaluation_data import batches, read_test_split
 from mambapro.cli import InputError
-from mambapro.config import ExperimentConfig, from_dict
+from mambapro.config import ExperimentConfig, from_record
 from mambapro.datasets import Split
 from mambapro.spec import ModelSpec, Precision, spec_from_metadata
 from runtime.engines.opening import ENGINE_SUFFIX
@@ -112,7 +112,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, ModelSpec]:
 
 def _triplets(spec: ModelSpec, data: Path | None, count: int) -> list[Triplet]:
     """Test triplets at equal distances in the split, so of different people and cameras."""
-    dataset = read_test_split(from_dict(ExperimentConfig, spec.training), data)
+    dataset = read_test_split(from_record(ExperimentConfig, spec.training), data)
     records = dataset.query.records
     chosen = records[:: max(1, len(records) // count)][:count]
     return list(batches(Split(chosen), spec.image_size, count=1))

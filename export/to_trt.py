@@ -30,7 +30,7 @@ from mambapro.cli import (
     run,
     start_logging,
 )
-from mambapro.config import ExperimentConfig, from_dict
+from mambapro.config import ExperimentConfig, from_record
 from mambapro.contract import EXIT_DONE
 from mambapro.spec import ModelSpec, Precision, read_spec
 from runtime.engines import Engine, OnnxEngine
@@ -249,7 +249,7 @@ def skips_ranking(arguments: argparse.Namespace) -> bool:
 
 def rank(onnx: Path, spec: ModelSpec, arguments: argparse.Namespace) -> RankingCheck:
     """Hold ``onnx`` against PyTorch if there is a checkpoint, else against float32."""
-    config = from_dict(ExperimentConfig, spec.training)
+    config = from_record(ExperimentConfig, spec.training)
     try:
         dataset = read_test_split(config, arguments.data)
     except InputError as error:

@@ -177,10 +177,7 @@ class TrainConfig:
     identity_weight: float = 0.25
     """Weight of the identity loss."""
     triplet_weight: float = 1.0
-    """Weight of the metric loss, which is the batch-hard triplet loss unless metric_loss says
-    otherwise."""
-    metric_loss: Literal["triplet", "circle"] = "triplet"
-    """Loss on the features: batch-hard triplet (the paper's) or circle (Sun et al., 2020)."""
+    """Weight of the batch-hard triplet loss."""
     modality_dropout: float = 0.0
     """Probability that a triplet misses modalities, each of the six incomplete subsets drawn as
     often, in further epochs after training, a quarter as many: Mamba Aggregation alone then learns
@@ -192,9 +189,6 @@ class TrainConfig:
     amp_type: Literal["auto", "float16", "bfloat16"] = "auto"
     """Type of products under amp: auto is float16 on CUDA and none on a CPU. float16 scales the
     loss."""
-    ema: float = 0.0
-    """Decay a step of an exponential moving average of the weights, which is then what is evaluated
-    and kept as best; 0 is off."""
     checkpointing: bool = False
     """Compute the tower's activations again for their gradients: less memory, longer steps."""
     compile: bool = False
@@ -221,8 +215,6 @@ class TrainConfig:
                 raise InputError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("modality_dropout", "unknown_camera", "label_smoothing"):
             _check_share(f"train.{name}", getattr(self, name))
-        if not 0 <= self.ema < 1:
-            raise InputError(f"train.ema must be at least 0 and below 1, got {self.ema}")
 
 
 @dataclass(frozen=True)
@@ -282,6 +274,11 @@ def from_dict(cls: type[T], values: Any) -> T:
     """Build ``cls`` from a mapping; see :func:`load` for what is refused."""
     result: T = _convert(cls, values, "")
     return result
+
+
+def from_record(cls: type[T], values: Any) -> T:
+    """Build ``cls`` from what a file recorded; settings that are gone since are left out."""
+    return from_dict(cls, _still_known(cls, values))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -368,6 +365,18 @@ def _convert_dataclass(cls: type[Any], value: Any, key: str) -> Any:
     return cls(
         **{name: _convert(hints[name], item, f"{path}{name}") for name, item in value.items()}
     )
+
+
+def _still_known(cls: type[Any], values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    hints = typing.get_type_hints(cls)
+    kept = {name: value for name, value in values.items() if name in hints}
+    sections = {name: _section(hints[name]) for name in kept}
+    return {
+        name: value if (section := sections[name]) is None else _still_known(section, value)
+        for name, value in kept.items()
+    }
 
 
 def _convert_optional(arguments: tuple[Any, ...], value: Any, key: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 PACKAGES: Final = (
     "mambapro", "numpy", "opencv-python", "torch", "onnx", "onnxruntime", "av", "qdrant-edge-py",
-    "trackers", "supervision", "pytorch-metric-learning",
+    "trackers", "supervision",
 )  # fmt: skip
 
 

@@ -154,3 +154,14 @@ def test_every_setting_has_help():
 def test_configs_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         ModelConfig().depth = 3  # type: ignore[misc]
+
+
+def test_a_record_may_have_settings_that_are_gone():
+    recorded = configs.to_dict(ExperimentConfig())
+    recorded["train"] |= {"epochs": 7, "gone": 0.5}
+    recorded["model"]["gone_too"] = {"a": 1}
+    recorded["left"] = None
+    found = configs.from_record(ExperimentConfig, recorded)
+    assert found.train.epochs == 7
+    with pytest.raises(InputError, match="unknown key"):
+        configs.from_dict(ExperimentConfig, recorded)

@@ -11,14 +11,13 @@ from mambapro.cli import InputError, run
 from mambapro.config import ExperimentConfig, TrainConfig
 from mambapro.contract import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED
 from mambapro.datasets import read_dataset
-from mambapro.model.network import MambaPro
 from mambapro.model.weights import load_checkpoint
 from tests.training_runs import write_config, write_dataset
 from train.distributed import World
 from train.engine import BEST, LAST, Trainer
 from train.experiment import build_trainer, make_deterministic
 from train.journal import LOG, METRICS
-from train.learner import Learner, amp_type, moving_average
+from train.learner import Learner, amp_type
 from train.main import main
 
 CPU = torch.device("cpu")
@@ -28,18 +27,17 @@ OPTIONS = {
     "float16": ("train.amp_type=float16",),
     "two batches a step": ("train.accumulate=2", "train.epochs=4"),
     "checkpointing": ("train.checkpointing=true",),
-    "moving average": ("train.ema=0.8", "model.centred=true"),
+    "centred": ("model.centred=true",),
     "draws": (
         "train.modality_dropout=0.5", "train.unknown_camera=0.5", "data.shared_augmentation=true",
     ),
-    "circle": ("train.metric_loss=circle",),
     "bidirectional": ("model.bidirectional=true",),
 }  # fmt: skip
 EVERYTHING = [
     setting
     for name in ("deterministic", "float16", "two batches a step", "checkpointing", "draws")
     for setting in OPTIONS[name]
-] + ["train.ema=0.8", "data.workers=2"]
+] + ["data.workers=2"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -165,36 +163,6 @@ def test_type_of_mixed_precision():
     assert amp_type(TrainConfig(amp_type="bfloat16"), CPU) is torch.bfloat16
 
 
-def test_moving_average_follows_the_weights(tiny):
-    network = MambaPro(tiny)
-    average = moving_average(network, 0.75)
-    values = []
-    for value in (4.0, 8.0, 0.0):
-        with torch.no_grad():
-            network.tower.proj.fill_(value)
-        average.update_parameters(network)
-        values.append(average.module.tower.proj[0, 0].item())
-    assert values == [4.0, 5.0, 3.75]
-    assert moving_average(network, 0) is None
-
-
-def test_the_moving_average_is_what_is_judged_and_kept(config_file, tmp_path):
-    settings = ("train.ema=0.9", "train.epochs=1")
-    assert train(config_file, tmp_path / "run", settings) == EXIT_DONE
-    last, best = (load_checkpoint(tmp_path / "run" / name) for name in (LAST, BEST))
-    average = last.training["average"]
-    for name, value in best.network.state_dict().items():
-        assert torch.equal(value, average[f"module.{name}"])
-    assert not torch.equal(best.network.tower.proj, last.network.tower.proj)
-
-
-def test_a_run_can_go_on_with_a_moving_average(config_file, tmp_path, caplog):
-    assert train(config_file, tmp_path / "run", ("train.epochs=1",)) == EXIT_DONE
-    settings = ("train.epochs=2", "train.ema=0.9")
-    assert train(config_file, tmp_path / "run", settings, "--resume") == EXIT_DONE
-    assert "train.ema 0.0 -> 0.9" in caplog.text
-
-
 def test_deterministic_mode_is_switched_on_and_off(config_file, tmp_path):
     assert train(config_file, tmp_path / "a", ("train.deterministic=true", "train.epochs=1")) == 0
     assert torch.are_deterministic_algorithms_enabled()
@@ -221,12 +189,10 @@ def test_compiled_tower_trains_alike(config_file, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("train.ema=1", "train.ema must be at least 0 and below 1"),
         ("train.accumulate=0", "train.accumulate must be at least 1"),
         ("train.modality_dropout=1.5", "train.modality_dropout must be from 0 to 1"),
         ("data.flip=-1", "data.flip must be from 0 to 1"),
         ("train.amp_type=half", "train.amp_type must be one of auto, float16, bfloat16"),
-        ("train.metric_loss=arcface", "train.metric_loss must be one of triplet, circle"),
     ],
 )
 def test_values_that_are_refused(config_file, setting, message):
@@ -259,4 +225,4 @@ def test_a_cut_line_of_the_journal_is_dropped(config_file, tmp_path):
 
 
 def test_bad_input_has_its_exit_code(config_file, tmp_path):
-    assert train(config_file, tmp_path / "run", ("train.ema=2",)) == EXIT_BAD_INPUT
+    assert train(config_file, tmp_path / "run", ("train.epochs=0",)) == EXIT_BAD_INPUT

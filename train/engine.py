@@ -145,13 +145,13 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Return mAP and R-1 of the network as it is, 0 to 1."""
-        ranking = self.evaluator.rank(self.learner.judged)[FUSED]
+        ranking = self.evaluator.rank(self.learner.network)[FUSED]
         return {"map": ranking.map, "r1": ranking.rank(1)}
 
     def _keep_best(self, value: float) -> None:
         if value > self.progress.best_map:
             self.progress.best_map = value
-            self._write(BEST, self.learner.judged, {"epoch": self.progress.epoch, "map": value})
+            self._write(BEST, self.learner.network, {"epoch": self.progress.epoch, "map": value})
 
     def _write(self, name: str, network: MambaPro, training: dict[str, Any]) -> None:
         if not self.world.leads:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mambapro.cli import InputError
 from mambapro.config import ExperimentConfig, TrainConfig
@@ -35,28 +34,19 @@ class TrainedModel(nn.Module):
 
 
 class Learner:
-    """A network with its heads, optimiser, loss scale and moving average."""
+    """A network with its heads, optimiser and loss scale."""
 
     def __init__(self, config: ExperimentConfig, network: MambaPro, identities: int, world: World):
         self.config, self.world, self.device = config.train, world, world.device
         self.network = network.to(self.device)
         self.network.tower.checkpointing = self.config.checkpointing
         self.heads = Heads(config.model, identities).to(self.device)
-        self.average = moving_average(self.network, self.config.ema)
         self.optimiser = build_optimiser((self.network, self.heads), self.config)
         self.model = world.wrap(TrainedModel(self.network, self.heads))
         if self.config.compile:
             self.network.tower.compile()
         self.amp_type = amp_type(self.config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_type is torch.float16)
-
-    @property
-    def judged(self) -> MambaPro:
-        """The network that is evaluated and kept as best: the moving average if there is one."""
-        if self.average is None:
-            return self.network
-        assert isinstance(self.average.module, MambaPro)
-        return self.average.module
 
     @property
     def learning_rate(self) -> float:
@@ -69,7 +59,6 @@ class Learner:
         return {
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "average": {} if self.average is None else self.average.state_dict(),
         }
 
     def resume(self, checkpoint: Checkpoint, source: str) -> None:
@@ -86,9 +75,6 @@ class Learner:
         self.optimiser.load_state_dict(training["optimiser"])
         if training["scaler"]:
             self.scaler.load_state_dict(training["scaler"])
-        # A run that had no average starts one: its first update copies the weights.
-        if self.average is not None and training.get("average"):
-            self.average.load_state_dict(training["average"])
 
     def start_epoch(self, epoch: int) -> None:
         """Go to training mode, at the learning rate of ``epoch``, counted from 1."""
@@ -111,8 +97,6 @@ class Learner:
         self.scaler.update()
         if self.network.centre is not None:
             self.network.centre.copy_(self.heads.mean_feature())
-        if self.average is not None:
-            self.average.update_parameters(self.network)
         return torch.stack(losses).mean().item()
 
     def loss(self, batch: Batch) -> Tensor:
@@ -135,12 +119,3 @@ def amp_type(config: TrainConfig, device: torch.device) -> torch.dtype | None:
     if not config.amp or (config.amp_type == "auto" and device.type != "cuda"):
         return None
     return torch.bfloat16 if config.amp_type == "bfloat16" else torch.float16
-
-
-def moving_average(network: MambaPro, decay: float) -> AveragedModel | None:
-    """Return a copy of ``network`` that follows it at ``decay`` a step, buffers too; 0 is none."""
-    if not decay:
-        return None
-    follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    average = AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
-    return average.requires_grad_(False)

@@ -1,9 +1,8 @@
-"""Identity loss and metric loss of each (logits, feature) pair of the heads."""
+"""Identity loss and triplet loss of each (logits, feature) pair of the heads."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,46 +17,26 @@ def pair_losses(
     pairs: Sequence[Pair],
     labels: Tensor,
     label_smoothing: float = 0.1,
-    metric: str = "triplet",
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return (identity loss, metric loss) of each pair.
+    """Return (identity loss, triplet loss) of each pair.
 
     A pair is logits (B, identities) and the feature (B, F) before its neck; ``labels`` is (B,).
-    ``metric`` is a value of train.metric_loss.
     """
-    loss = metric_loss(metric)
     return [
         (
             F.cross_entropy(logits, labels, label_smoothing=label_smoothing),
-            loss(feature, labels),
+            triplet(feature, labels),
         )
         for logits, feature in pairs
     ]
 
 
-def total_loss(
-    pairs: Sequence[Pair],
-    labels: Tensor,
-    config: TrainConfig,
-) -> Tensor:
+def total_loss(pairs: Sequence[Pair], labels: Tensor, config: TrainConfig) -> Tensor:
     """Return the weighted sum of the losses of all pairs, a scalar."""
-    losses = pair_losses(pairs, labels, config.label_smoothing, config.metric_loss)
+    losses = pair_losses(pairs, labels, config.label_smoothing)
     return torch.stack(
-        [config.identity_weight * i + config.triplet_weight * m for i, m in losses]
+        [config.identity_weight * i + config.triplet_weight * t for i, t in losses]
     ).sum()
-
-
-def metric_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss on features (B, F) and labels (B,) of that name; see train.metric_loss."""
-    return triplet if name == "triplet" else _circle()
-
-
-@functools.cache
-def _circle() -> Callable[[Tensor, Tensor], Tensor]:
-    from pytorch_metric_learning.losses import CircleLoss
-
-    loss = CircleLoss()  # the published scale and margin
-    return lambda features, labels: loss(features.float(), labels)
 
 
 def triplet(features: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ A sweep is a YAML file that names a base config and what each row changes::
     settings: {train.epochs: 12}     # for every row
     rows:
       plain: {}
-      moving average: {train.ema: 0.99}
+      shared augmentation: {data.shared_augmentation: true}
 
 Each run has a folder of its own, ``<sweep>/<row>/seed<n>``. Started again, a sweep skips the runs
 that are finished, resumes the one that was interrupted, and refuses runs of other settings.

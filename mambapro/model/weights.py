@@ -72,7 +72,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} has checkpoint format {values['format']}, this software reads "
             f"{CHECKPOINT_FORMAT}; train again"
         )
-    config = configs.from_dict(ExperimentConfig, values["config"])
+    config = configs.from_record(ExperimentConfig, values["config"])
     network = MambaPro(config.model)
     load_exactly(network, values["network"], str(path))
     return Checkpoint(
