@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 from calibration.embedding import ModelFile, Subset, read_identities
 from calibration.match_rates import fuse_visits
-from calibration.open_set import OpenSet, choose_threshold, fuse_first, open_set
+from calibration.open_set import OpenSet, allowed_rate, choose_threshold, fuse_first, open_set
 from calibration.threshold_figure import draw_det
 from mambapro.cli import InputError, add_common_arguments, print_json_line, run, start_logging
 from mambapro.config import to_dict
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Calibrate each model file, print its thresholds, return the exit code."""
     arguments = parse(argv)
     start_logging(arguments.verbose)
+    check(arguments)
     written = [calibrate(path, arguments) for path in arguments.models]
     if arguments.json:
         print_json_line({"models": written})
@@ -119,6 +120,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse what makes no sense before anything is embedded, which takes minutes."""
+    allowed_rate(arguments.far, arguments.gallery)
+    for name in ("crops", "top"):
+        if getattr(arguments, name) < 1:
+            raise InputError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+
+
 def calibrate(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Choose the thresholds of one model file, write them and the picture, print the table."""
     model = ModelFile(path, arguments.threads)
@@ -138,8 +147,6 @@ def calibrate(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def embed_visits(model: ModelFile, dataset: Dataset, protocol: Protocol, crops: int) -> Visits:
     """Embed the gallery of the test split, and fuse it to visits."""
-    if crops < 1:
-        raise InputError(f"--crops must be at least 1, got {crops}")
     split = dataset.gallery  # it holds the queries' identities too
     labels = split.labels()
     embedded = model.embed(split.records, SUBSETS)
@@ -154,8 +161,6 @@ Cases = dict[str, dict[str, OpenSet]]
 
 def compare(visits: Visits, protocol: Protocol, top: int) -> Cases:
     """Return the comparisons of every case that has a threshold."""
-    if top < 1:
-        raise InputError(f"--top must be at least 1, got {top}")
     return {
         "same": {subset_name(s): visits.open_set(s, s, protocol, top) for s in SUBSETS},
         "mixed": {

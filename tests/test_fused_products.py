@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.checker
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -18,6 +17,7 @@ from export.token_functions import PRODUCT_SILU, SILU, token_function
 from mambapro import native
 from mambapro.contract import OP_DOMAIN, OP_VERSION
 from mambapro.files import in_checkout
+from tests.onnx_sessions import session
 from tests.tolerances import QUANTISED_FLIPS
 
 OPSET = 18
@@ -78,18 +78,6 @@ def model(made, constants=INPUTS[1:]):
         ],
         ir_version=10,
         functions=[token_function(name, OPSET) for name in (SILU, PRODUCT_SILU)],
-    )
-
-
-def session(content, with_library):
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    if with_library:
-        if native.find_library("onnxruntime") is None:
-            pytest.skip("no native library")
-        options.register_custom_ops_library(str(native.require_library("onnxruntime")))
-    return onnxruntime.InferenceSession(
-        content.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
 

@@ -5,15 +5,14 @@ import onnx
 import onnx.checker
 import onnx.inliner
 import onnx.parser
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from export.fused_tokens import fuse_tokens
 from export.token_functions import ADD_NORM, ATTENTION, NORM, SILU, token_function
-from mambapro import native
 from mambapro.contract import OP_DOMAIN, OP_VERSION
+from tests.onnx_sessions import session
 from tests.tolerances import QUANTISED_FLIPS
 
 OPSET = 18
@@ -74,18 +73,6 @@ def feed(kind, shape):
 
 def arrays(inputs):
     return {name: np.asarray(array) for name, array in inputs.items()}
-
-
-def session(content, with_library):
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    if with_library:
-        if native.find_library("onnxruntime") is None:
-            pytest.skip("no native library")
-        options.register_custom_ops_library(str(native.require_library("onnxruntime")))
-    return onnxruntime.InferenceSession(
-        content.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 @pytest.mark.parametrize("with_library", [True, False], ids=["kernel", "function"])

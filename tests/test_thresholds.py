@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from calibration.threshold import main
+from calibration.threshold import DEFAULT_CROPS, DEFAULT_TOP, main
 from mambapro.cli import InputError, run
 from mambapro.synthetic.datasets import write_dataset
 from mambapro.thresholds import (
@@ -58,6 +58,8 @@ def test_the_command_writes_what_the_stream_reads(folder, capsys):
         (["{folder}/model.onnx", "--data", "{folder}", "--far", "2"], "between 0 and 1"),
         (["{folder}/model.onnx", "--data", "{folder}", "--far", "0.001"], "raise --far"),
         (["{folder}/model.onnx", "--data", "{folder}", "--crops", "0"], "--crops"),
+        (["{folder}/model.onnx", "--data", "{folder}", "--top", "0"], "--top"),
+        (["{folder}/none.onnx", "--far", "2"], "between 0 and 1"),  # before anything is opened
         (["{folder}/text.onnx", "--data", "{folder}"], "is not an ONNX model"),
     ],
 )
@@ -65,6 +67,10 @@ def test_bad_input_is_exit_2(folder, arguments, message, capsys):
     (folder / "text.onnx").write_text("no model")
     assert run(main, [argument.format(folder=folder) for argument in arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_threshold_is_chosen_for_what_the_stream_decides_by():
+    assert (MatchConfig().decide_after, MatchConfig().top) == (DEFAULT_CROPS, DEFAULT_TOP)
 
 
 def test_what_is_required_depends_on_what_both_show():
