@@ -80,11 +80,6 @@ class TrackedClocks:
         """Take other residuals from now on."""
         self._residuals_s = dict(residuals_s)
 
-    def drift_ppm(self, modality: Modality) -> float | None:
-        """Return how much too fast the clock of ``modality`` runs, or None when it is unknown."""
-        tracker = self._trackers.get(modality)
-        return None if tracker is None or tracker.drift is None else tracker.drift * 1e6
-
     def restarts(self, modality: Modality) -> int:
         """Return how often the clock of ``modality`` was set or its connection was new."""
         tracker = self._trackers.get(modality)
@@ -103,11 +98,6 @@ class ClockTracker:
         self._intervals: deque[float] = deque(maxlen=15)
         self._began_s = self._dropped_s = 0.0
         self._doubts: list[tuple[float, float]] = []
-
-    @property
-    def drift(self) -> float | None:
-        """How much faster the camera's clock runs than ours; None while it is unknown."""
-        return None if self._envelope.slope is None else -self._envelope.slope
 
     def track(self, time_s: float, arrival_s: float, connection: int) -> float | None:
         """Take a frame's time stamp and arrival; return its time, or None while it is unknown.
